@@ -1,0 +1,45 @@
+/* The score, as one written sequence of f32 operations.
+ *
+ * Every backend, instruction set, batch size and thread count must give the same bits, so the order of operations is
+ * part of the contract and no compiler may contract a multiply and an add (the kernels are built with
+ * -ffp-contract=off). With q the query, c the list's centroid, x the row:
+ *
+ *   i8 codes    qs  = max|q| / 127;  qi[d] = round-to-nearest-even(q[d] / qs) in [-127, 127]  (qs = 0: all 0)
+ *               dot = sum of qi[d] * code[d]                     exact, in i32
+ *               lt  = pd_dot(q, c)        (ip, cosine)   or  -pd_l2(q, c)  (l2)
+ *               qf  = qs                  (ip, cosine)   or  2 * qs        (l2)
+ *               sim = (lt + term) + (qf * scale) * (float)dot
+ *   f32/f16     sim = the sum over d, ascending, of q[d] * x[d]  or of -(q[d] - x[d])^2, one f32 accumulator from 0
+ *   refine      sim = pd_dot(q, x)  or  -pd_l2(q, x)
+ *
+ *   score = a * sim + 0.0f
+ *   for each byte column c, ascending:                 score = score + W[c][value]
+ *   for each key column, each boosted value in turn:   score = score + weight, where the row holds the value
+ *
+ * The + 0.0f turns -0 into 0, so that adding a zero weight never changes a bit: columns whose weights are all zero may
+ * be skipped. Without a vector (attributes alone) score starts at 0.0f. Order: higher score, then smaller id.
+ */
+#ifndef PD_SCORE_H
+#define PD_SCORE_H
+
+#include <stdint.h>
+
+#define PD_LANES 16
+
+/* Sixteen partial sums, lane j over dimensions j, j + 16, ...; a product is rounded before it is added; the lanes are
+ * then added in halves (j with j + 8, then + 4, + 2, + 1). Lanes past the end add nothing. */
+float pd_dot(const float *a, const float *b, uint32_t dim);
+float pd_l2(const float *a, const float *b, uint32_t dim); /* the same over (a - b)^2 */
+
+/* Scales the vector to length 1 in place (norm in double). 0: a zero, infinite or NaN norm; nothing is changed. */
+int pd_normalise(float *vector, uint32_t dim);
+
+/* Quantises a query. codes: [dim4], zero past dim. Returns qs. */
+float pd_quantise_query(const float *query, uint32_t dim, uint32_t dim4, int8_t *codes);
+
+/* exp and log by fixed f32 polynomials for the lists' weight summaries: about 1e-6 relative error, the same bits
+ * everywhere. x of pd_exp is clamped to [-60, 60]; x of pd_log must be positive and finite. */
+float pd_exp(float x);
+float pd_log(float x);
+
+#endif
