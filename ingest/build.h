@@ -1,0 +1,46 @@
+/* Building a version: validate, train, assign, order, encode, summarise, write.
+ *
+ * The input is what an upload left (rows of one dtype in a file or in memory, ids, attributes as CSV). Nothing of the
+ * input is trusted. Memory: the rows are read through the page cache (mmap), 16 bytes a row and the attribute columns
+ * are held.
+ */
+#ifndef PD_BUILD_H
+#define PD_BUILD_H
+
+#include <stdint.h>
+
+#include "backend.h"
+#include "reader.h"
+#include "schema.h"
+#include "status.h"
+#include "version.h"
+
+typedef struct pd_build_input {
+    const char *table;
+    uint64_t version;
+    const void *rows;      /* [count][dim] of dtype, little-endian; usually a mapped file */
+    pd_dtype dtype;        /* f32, f16, i8 or u8 */
+    uint64_t count;
+    uint32_t dim;
+    const uint64_t *ids;   /* [count]; NULL: 0..count-1 */
+    const char *attributes; /* path of a CSV: header id,NAME,...; NULL: all unknown */
+    const char *attributes_name; /* for messages; NULL: the path */
+    const pd_schema *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
+    uint32_t nlist;        /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
+    uint64_t seed;
+} pd_build_input;
+
+/* Lists for a table of rows: about 4 sqrt(rows), a multiple of 8, at least 1, with at least about 39 rows a list in the
+ * training sample (FAISS's own advice). 0 for index = none. */
+uint32_t pd_auto_nlist(uint64_t rows);
+
+/* Builds into folder (which must not exist; made as folder.tmp and renamed at the end; removed on failure). device: where
+ * rows are assigned (a builder's own, idle). The calibration is left unmeasured.
+ * INVALID_ARGUMENT naming row and column: NaN or infinity, a zero vector under cosine, a duplicate id (naming both rows),
+ * an attribute row whose id is not there, an unknown column, a cell of the wrong kind, more values than a type holds;
+ * dim that is not the schema's. RESOURCE_EXHAUSTED or DATA_LOSS with the file's name when the disk fails.
+ * CANCELLED when progress says so. */
+pd_status pd_build(const pd_build_input *input, const char *folder, pd_device *device, pd_progress progress,
+                   void *context, pd_error *err);
+
+#endif
