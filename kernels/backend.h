@@ -5,7 +5,9 @@
  * plug-in, opened when present). Callers use the pd_device_... wrappers below, which check arguments and supply
  * defaults; they never call the slots.
  *
- * Threads: one thread at a time may be inside a device (the executor owns it). Different devices are independent.
+ * Threads: one thread at a time may search and gather on a device (the executor owns it). Beside it a loader may open,
+ * fill (window, commit, set_lists) and close indexes that nobody searches yet or any more, and exact searches and assign may run
+ * from one other thread. Different devices are independent.
  * Memory: a device takes its slab when it is opened and everything resident lives there; nothing is reallocated while
  * searching. After any failure the index is as it was before the call, unless the slot says otherwise.
  * UNAVAILABLE from any slot means the device is lost: nothing but close may follow.
