@@ -17,7 +17,8 @@
 #include "status.h"
 
 typedef struct pd_conf pd_conf;
-typedef struct config_setting_t pd_setting; /* libconfig's own, opaque here: a group or list inside the file */
+typedef struct config_setting_t
+    pd_setting; /* libconfig's own, opaque here: a group or list inside the file */
 
 /* name is for messages. Freed with pd_conf_close. */
 pd_status pd_conf_parse(const char *name, const char *text, size_t length, pd_conf **out, pd_error *err);
@@ -32,13 +33,19 @@ pd_setting *pd_conf_root(pd_conf *conf);
 pd_setting *pd_conf_group(pd_conf *conf, pd_setting *in, const char *key);
 pd_setting *pd_conf_list(pd_conf *conf, pd_setting *in, const char *key); /* list ( ) or array [ ] */
 int pd_conf_length(const pd_setting *list);
-pd_setting *pd_conf_at(pd_conf *conf, pd_setting *list, int i);
+pd_setting *pd_conf_at(pd_conf *conf, pd_setting *list, int i); /* also the i-th setting of a group */
+/* Whatever stands under key, NULL when nothing does. */
+pd_setting *pd_conf_get(pd_conf *conf, pd_setting *in, const char *key);
+const char *pd_conf_name(const pd_setting *setting); /* NULL: an element of a list, or the root */
+unsigned pd_conf_line(const pd_setting *setting);    /* from 1; 0: set on the command line, or the root */
 
 /* Scalars by key; the default is returned where the key is absent. required: absence is an error. low and high are
  * inclusive. Strings live as long as the conf. */
 int pd_conf_has(pd_conf *conf, pd_setting *in, const char *key); /* also counts as asking for it */
-int64_t pd_conf_int(pd_conf *conf, pd_setting *in, const char *key, int64_t fallback, int64_t low, int64_t high);
-double pd_conf_float(pd_conf *conf, pd_setting *in, const char *key, double fallback, double low, double high);
+int64_t pd_conf_int(pd_conf *conf, pd_setting *in, const char *key, int64_t fallback, int64_t low,
+                    int64_t high);
+double pd_conf_float(pd_conf *conf, pd_setting *in, const char *key, double fallback, double low,
+                     double high);
 int pd_conf_bool(pd_conf *conf, pd_setting *in, const char *key, int fallback);
 const char *pd_conf_string(pd_conf *conf, pd_setting *in, const char *key, const char *fallback);
 const char *pd_conf_need_string(pd_conf *conf, pd_setting *in, const char *key);

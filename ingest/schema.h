@@ -29,7 +29,7 @@
 #define PD_MAX_KNOTS      63
 #define PD_MAX_CATEGORIES 255
 #define PD_MAX_MEMBERS    64
-#define PD_MAX_NAME       64 /* bytes of a table's, attribute's or profile's name: [A-Za-z_][A-Za-z0-9_-]* */
+#define PD_MAX_NAME       64  /* bytes of a table's, attribute's or profile's name: [A-Za-z_][A-Za-z0-9_-]* */
 #define PD_MAX_VALUE      256 /* bytes of a category value or member name */
 
 typedef enum pd_attribute_type { PD_CATEGORY, PD_NUMBER, PD_SET, PD_KEY } pd_attribute_type;
@@ -46,7 +46,8 @@ typedef struct pd_attribute {
     /* category: values[0] is "" (unknown), values[v] names value v. set: values[m] names member m. */
     uint32_t nvalues;
     char **values;
-    int closed; /* the values were declared: others are refused */
+    int closed;      /* the values were declared: others are refused */
+    uint16_t *slots; /* hash of values, kept by pd_attribute_intern; NULL: values are searched in turn */
     /* Where it lies in a page. */
     uint32_t byte_column;  /* category, number: one; set: the first of 8 */
     uint32_t float_column; /* number */
@@ -67,7 +68,7 @@ typedef struct pd_schema {
     uint32_t keep;    /* old versions kept */
     pd_policy policy;
     char queries[PD_MAX_NAME + 1]; /* table whose rows are the calibration's queries; "": none */
-    char space[PD_MAX_NAME + 1];   /* "": none. Two tables that name different spaces cannot query each other */
+    char space[PD_MAX_NAME + 1]; /* "": none. Two tables that name different spaces cannot query each other */
     char order_by[PD_MAX_NAME + 1];
     uint32_t nfallback;
     struct {
@@ -88,7 +89,8 @@ void pd_schema_free(pd_schema *schema); /* NULL is allowed */
 /* The text form, complete with dictionaries; parses back to the same schema. Freed with free(). */
 pd_status pd_schema_text(const pd_schema *schema, char **text, pd_error *err);
 
-const pd_attribute *pd_schema_find(const pd_schema *schema, const char *attribute); /* NULL: none of that name */
+const pd_attribute *pd_schema_find(const pd_schema *schema,
+                                   const char *attribute); /* NULL: none of that name */
 /* The number of a category value or set member, -1 when it has none. */
 int pd_attribute_value(const pd_attribute *attribute, const char *name);
 /* The same, given a number when it has none. RESOURCE_EXHAUSTED: 255 values or 64 members are taken;
