@@ -1,0 +1,5 @@
+pados_test(ingest readers pados_readers)
+pados_test(ingest readers_libraries pados_readers ${HDF5_C_LIBRARIES})
+target_include_directories(test_ingest_readers_libraries PRIVATE ${HDF5_C_INCLUDE_DIRS})
+pados_test(ingest csv pados_readers)
+pados_test(ingest train pados_readers)
