@@ -42,6 +42,7 @@ typedef struct pados_options {
     const char *ca_file;     /* PEM of the authority for tls+tcp:// URLs; NULL: none */
     const char *server_name; /* name in the server's certificate; NULL: the URL's host */
     const char *name;        /* of this client, for the server's log */
+    const char *admin_url;   /* where administration goes; NULL: where the hello says */
 } pados_options;
 
 /* options NULL: defaults. Says hello, so that limits are known: UNAVAILABLE when nobody answers in connect_ms. */

@@ -1,0 +1,25 @@
+# libpados (libpados.a, libpados.so) and the pados command.
+pkg_check_modules(CLIENT_XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(CLIENT_JANSSON REQUIRED IMPORTED_TARGET jansson)
+find_package(Threads REQUIRED)
+set_target_properties(pados_wire PROPERTIES POSITION_INDEPENDENT_CODE ON)
+
+add_library(pados_client_objects OBJECT link.c connection.c search.c result.c admin.c push.c)
+set_target_properties(pados_client_objects PROPERTIES POSITION_INDEPENDENT_CODE ON)
+target_include_directories(pados_client_objects
+  PUBLIC ${CMAKE_CURRENT_SOURCE_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/../kernels)
+target_link_libraries(pados_client_objects
+  PUBLIC pados_wire PRIVATE pados_flags nng::nng PkgConfig::CLIENT_XXHASH)
+
+add_library(pados_client STATIC $<TARGET_OBJECTS:pados_client_objects>)
+set_target_properties(pados_client PROPERTIES OUTPUT_NAME pados)
+target_include_directories(pados_client PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(pados_client PUBLIC pados_wire PRIVATE nng::nng PkgConfig::CLIENT_XXHASH Threads::Threads)
+
+add_library(pados_client_shared SHARED $<TARGET_OBJECTS:pados_client_objects>)
+set_target_properties(pados_client_shared PROPERTIES OUTPUT_NAME pados VERSION ${PROJECT_VERSION} SOVERSION 0
+  LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/libpados.map)
+target_include_directories(pados_client_shared PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_options(pados_client_shared PRIVATE -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/libpados.map)
+target_link_libraries(pados_client_shared
+  PRIVATE pados_wire nng::nng PkgConfig::CLIENT_XXHASH Threads::Threads)
