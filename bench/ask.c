@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pados.h"
+#include "system_pados.h"
 
 static pd_status plan(bench_pados *p, bench_ask *ask, float recall, int plain, pd_error *err)
 {

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "csv.h"
-#include "pados.h"
+#include "system_pados.h"
 
 /* splitmix64: one independent number for each (seed, a, b). */
 static uint64_t mixed(uint64_t seed, uint64_t a, uint64_t b)

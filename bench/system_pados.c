@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "pados.h"
+#include "system_pados.h"
 
 static int quiet(void *context, const char *stage, uint64_t done, uint64_t total)
 {
