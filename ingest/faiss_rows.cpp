@@ -3,7 +3,10 @@
  *     IndexIDMap (its ids)  >  IndexPreTransform (undone behind)  >  IndexIVF (list and offset)  |  any other (by number)
  *
  * Files are not to be trusted: FAISS checks that a file does not end early, and little else. What reconstruction would
- * read without looking (codes, lists, trained ranges, matrices) is compared with the sizes that the index claims.
+ * read without looking (codes, lists, trained ranges, matrices) is compared with the sizes that the index claims, and
+ * kinds that are not checked here are refused. So are those that give back something else than vectors near the ones
+ * they were given (LSH keeps signs). What remains to trust is FAISS's reading itself, which sets aside the memory that
+ * a file asks for.
  */
 #include "faiss_rows.h"
 
@@ -14,9 +17,14 @@
 #include <faiss/IndexIDMap.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFFlat.h>
+#include <faiss/IndexIVFPQ.h>
+#include <faiss/IndexNSG.h>
+#include <faiss/IndexPQ.h>
 #include <faiss/IndexPreTransform.h>
+#include <faiss/IndexRefine.h>
 #include <faiss/IndexScalarQuantizer.h>
 #include <faiss/VectorTransform.h>
+#include <faiss/impl/FaissException.h>
 
 #include <cstdio>
 #include <memory>
@@ -28,7 +36,7 @@
 struct pd_faiss_rows {
     const faiss::IndexPreTransform *transform = nullptr;
     const faiss::IndexIVF *ivf = nullptr; /* the vectors are in its lists ... */
-    const faiss::Index *plain = nullptr;  /* ... or here, by number */
+    const faiss::Index *plain = nullptr;  /* ... or here, by number: flat, SQ or PQ */
     std::vector<uint64_t> where;          /* of row i in ivf: list << 32 | offset */
     std::vector<int64_t> ids;
     mutable std::vector<float> inner; /* one vector before the transform is undone */
@@ -68,40 +76,74 @@ void check_quantizer(const faiss::ScalarQuantizer &sq, int d, size_t code_size)
     require(sq.trained.size() >= trained_size(sq), "the scalar quantizer lacks its ranges");
 }
 
-void check_plain(const faiss::Index *index)
+void check_quantizer(const faiss::ProductQuantizer &pq, int d, size_t code_size)
 {
-    require(index->d > 0 && index->ntotal >= 0, "its size is negative");
-    if (auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(index)) {
-        require(hnsw->storage && hnsw->storage->d == index->d && hnsw->storage->ntotal == index->ntotal,
-                "the graph and its vectors differ in size");
-        check_plain(hnsw->storage);
-        return;
+    size_t needed;
+    require(d >= 0 && pq.d == (size_t)d && pq.M > 0 && pq.M * pq.dsub == pq.d && pq.code_size == code_size,
+            "the product quantizer has another width");
+    require(pq.nbits > 0 && pq.nbits <= 24 && pq.ksub == (size_t)1 << pq.nbits &&
+                !__builtin_mul_overflow(pq.ksub, pq.d, &needed) && pq.centroids.size() >= needed,
+            "the product quantizer lacks its centroids");
+}
+
+[[noreturn]] void refuse_kind(const faiss::Index *index)
+{
+    throw std::runtime_error("an index of kind " + faiss::demangle_cpp_symbol(typeid(*index).name()) +
+                             " does not keep them in a way that is read");
+}
+
+/* Where the vectors of an index without lists are, by number. */
+const faiss::Index *check_plain(const faiss::Index *index)
+{
+    const faiss::Index *behind = nullptr;
+    if (auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(index)) behind = hnsw->storage;
+    if (auto nsg = dynamic_cast<const faiss::IndexNSG *>(index)) behind = nsg->storage;
+    if (auto refine = dynamic_cast<const faiss::IndexRefine *>(index)) behind = refine->refine_index;
+    if (behind && behind != index) {
+        require(behind->d == index->d && behind->ntotal == index->ntotal,
+                "an index and its vectors differ in size");
+        return check_plain(behind);
     }
     auto codes = dynamic_cast<const faiss::IndexFlatCodes *>(index);
-    if (!codes) return;
+    if (!codes) refuse_kind(index);
     size_t needed;
+    require(index->d > 0 && index->ntotal >= 0, "its size is negative");
     require(!__builtin_mul_overflow((size_t)index->ntotal, codes->code_size, &needed) &&
                 codes->codes.size() >= needed,
             "it has fewer codes than rows");
     if (dynamic_cast<const faiss::IndexFlat *>(index))
         require(codes->code_size == sizeof(float) * (size_t)index->d, "its codes have another width");
-    if (auto scalar = dynamic_cast<const faiss::IndexScalarQuantizer *>(index))
+    else if (auto scalar = dynamic_cast<const faiss::IndexScalarQuantizer *>(index))
         check_quantizer(scalar->sq, index->d, codes->code_size);
+    else if (auto product = dynamic_cast<const faiss::IndexPQ *>(index))
+        check_quantizer(product->pq, index->d, codes->code_size);
+    else
+        refuse_kind(index);
+    return index;
 }
 
 void check_ivf(const faiss::IndexIVF *ivf)
 {
-    require(ivf->invlists && ivf->quantizer, "it has no lists");
-    require(ivf->d > 0 && ivf->quantizer->d == ivf->d, "the coarse quantizer has another width");
-    require(ivf->invlists->nlist == ivf->nlist && ivf->quantizer->ntotal >= 0 &&
+    /* Lists in memory only: a file may name another one to hold its lists, and that is not ours to open. */
+    auto lists = dynamic_cast<const faiss::ArrayInvertedLists *>(ivf->invlists);
+    if (!lists) throw std::runtime_error("its lists are not in the file, or packed");
+    require(lists->nlist == ivf->nlist && lists->code_size == ivf->code_size,
+            "its lists differ from it in number or width");
+    require(ivf->quantizer && ivf->quantizer->d == ivf->d && ivf->quantizer->ntotal >= 0 &&
                 (size_t)ivf->quantizer->ntotal >= ivf->nlist,
-            "it has more lists than centroids");
-    require(ivf->invlists->code_size == ivf->code_size, "its lists hold codes of another width");
-    check_plain(ivf->quantizer);
-    if (dynamic_cast<const faiss::IndexIVFFlat *>(ivf))
+            "its coarse quantizer has another width, or fewer centroids than there are lists");
+    auto flat = dynamic_cast<const faiss::IndexIVFFlat *>(ivf);
+    auto scalar = dynamic_cast<const faiss::IndexIVFScalarQuantizer *>(ivf);
+    auto product = dynamic_cast<const faiss::IndexIVFPQ *>(ivf);
+    if (flat)
         require(ivf->code_size == sizeof(float) * (size_t)ivf->d, "its codes have another width");
-    if (auto scalar = dynamic_cast<const faiss::IndexIVFScalarQuantizer *>(ivf))
+    else if (scalar)
         check_quantizer(scalar->sq, ivf->d, ivf->code_size);
+    else if (product)
+        check_quantizer(product->pq, ivf->d, ivf->code_size);
+    else
+        refuse_kind(ivf);
+    if (!flat) check_plain(ivf->quantizer); /* residuals are added to its centroids */
 }
 
 void check_transform(const faiss::IndexPreTransform *transform)
@@ -110,12 +152,16 @@ void check_transform(const faiss::IndexPreTransform *transform)
     for (const faiss::VectorTransform *step : transform->chain) {
         require(step && d > 0 && step->d_in == d && step->d_out > 0, "its transforms do not fit one another");
         d = step->d_out;
-        if (auto linear = dynamic_cast<const faiss::LinearTransform *>(step))
-            require(linear->A.size() >= (size_t)step->d_in * (size_t)step->d_out &&
-                        (!linear->have_bias || linear->b.size() >= (size_t)step->d_out),
-                    "a transform lacks its matrix");
-        else
-            throw std::runtime_error("it transforms its vectors in a way that is not linear");
+        auto linear = dynamic_cast<const faiss::LinearTransform *>(step);
+        if (!linear) throw std::runtime_error("it transforms its vectors in a way that is not linear");
+        require(linear->A.size() == (size_t)step->d_in * (size_t)step->d_out &&
+                    (!linear->have_bias || linear->b.size() >= (size_t)step->d_out),
+                "a transform lacks its matrix");
+        /* FAISS undoes a transform by its transpose, and for whitened PCA says nothing though that is wrong. */
+        faiss::LinearTransform copy(*linear);
+        copy.set_is_orthonormal();
+        if (!copy.is_orthonormal)
+            throw std::runtime_error("its transform is no rotation and cannot be undone");
     }
     require(transform->index && transform->index->d == d, "its transforms do not fit the index behind them");
 }
@@ -173,8 +219,7 @@ std::unique_ptr<pd_faiss_rows> unwrap(const faiss::Index *index)
         check_ivf(rows->ivf);
         locate(rows.get(), total);
     } else {
-        check_plain(index);
-        rows->plain = index;
+        rows->plain = check_plain(index);
     }
     if (map) {
         if (!rows->ids.empty()) throw std::runtime_error("it maps ids twice");

@@ -9,10 +9,10 @@
 #include <hdf5.h>
 #include <sys/stat.h>
 
-#define ROWS 300
+#define ROWS 640 /* enough to train a product quantizer of 16 centroids without a complaint */
 #define DIM  8
 
-static float numbers[ROWS * DIM]; /* 0 .. 99: exact in 8-bit codes that keep such values */
+static float numbers[ROWS * DIM]; /* in [0, 1) */
 
 static int make_numbers(void **state)
 {
@@ -22,6 +22,13 @@ static int make_numbers(void **state)
         numbers[i] = (float)(seed >> 8) / 0x1p24f;
     }
     return make_folder(state);
+}
+
+/* FAISS loses what it has read of an index when the file ends early. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:faiss::read_\n";
 }
 
 /* ---- HDF5 ---- */
@@ -164,6 +171,8 @@ static void test_every_kind_of_faiss_index_gives_its_rows_in_order(void **state)
     } cases[] = {
         {"Flat", 0},         {"SQfp16", 1e-3f}, {"SQ8", 5e-3f},        {"IVF4,Flat", 1e-6f},
         {"IVF4,SQ8", 5e-3f}, {"HNSW8", 0},      {"PCAR8,Flat", 1e-5f}, {"PCAR8,IVF4,Flat", 1e-5f},
+        {"PCA6,Flat", 0.9f}, {"PQ4x4", 0.6f},   {"IVF4,PQ4x4", 0.6f},  {"IVF4,Flat,Refine(Flat)", 0},
+        {"NSG8,Flat", 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pd_reader *reader = open_good(put_index("an-index", cases[i].description, NULL), PD_FORMAT_AUTO);
@@ -225,10 +234,18 @@ static void test_negative_ids_in_a_faiss_index_are_refused_by_row(void **state)
 static void test_an_index_that_cannot_give_its_vectors_says_so(void **state)
 {
     (void)state;
-    assert_refused(put_index("white.index", "PCAW8,Flat", NULL), PD_FORMAT_AUTO, PD_INVALID_ARGUMENT,
-                   "cannot rebuild its vectors");
-    assert_refused(put_index("norm.index", "L2norm,Flat", NULL), PD_FORMAT_AUTO, PD_INVALID_ARGUMENT,
-                   "cannot rebuild its vectors: it transforms its vectors in a way that is not linear");
+    static const struct {
+        const char *description;
+        const char *words;
+    } cases[] = {
+        {"PCAW8,Flat", "its transform is no rotation and cannot be undone"},
+        {"L2norm,Flat", "it transforms its vectors in a way that is not linear"},
+        {"LSH", "an index of kind faiss::IndexLSH"},
+        {"IVF4,PQ4x4fs", "its lists are not in the file, or packed"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_refused(put_index("odd.index", cases[i].description, NULL), PD_FORMAT_AUTO,
+                       PD_INVALID_ARGUMENT, cases[i].words);
 }
 
 static size_t file_bytes(const char *path, unsigned char **bytes)
@@ -246,7 +263,8 @@ static size_t file_bytes(const char *path, unsigned char **bytes)
 static void test_cut_faiss_files_are_refused_at_any_length(void **state)
 {
     (void)state;
-    static const char *const descriptions[] = {"Flat", "IVF4,SQ8", "IDMap,Flat", "HNSW8", "PCAR8,Flat"};
+    static const char *const descriptions[] = {"Flat",  "IVF4,SQ8",   "IDMap,Flat",
+                                               "HNSW8", "PCAR8,Flat", "IVF4,PQ4x4"};
     for (size_t i = 0; i < sizeof descriptions / sizeof descriptions[0]; i++) {
         unsigned char *bytes;
         size_t length =
