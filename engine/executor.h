@@ -17,6 +17,73 @@
 
 typedef struct pd_executor pd_executor;
 
+/* ----------------------------------------------------------------------------------------------- tasks ---
+ *
+ * A task is queries over one index with a deadline. Its type says how it is prepared, which queries come next and what
+ * becomes of their answers, so that the executor knows scheduling and nothing of requests. All calls but done come on the
+ * executor's thread. */
+
+typedef enum pd_next {
+    PD_NEXT_SEARCH, /* queries wait: task->pending > 0 */
+    PD_NEXT_PARK,   /* others work on it; pd_executor_resume brings it back */
+    PD_NEXT_DONE,
+} pd_next;
+
+typedef struct pd_task pd_task;
+typedef struct pd_task_type {
+    /* When the task is taken for the first time, and after each resume. Sets pending. */
+    pd_status (*prepare)(pd_task *task, pd_next *next, pd_error *err);
+    /* Fills queries and answers of the next queries that wait, at most max (>= 1); returns how many, 0 when memory is
+     * short. They stay valid until absorb. The same queries are searched as one call or several: results do not depend
+     * on it. */
+    uint32_t (*take)(pd_task *task, uint32_t max, pd_query *queries, pd_answer *answers);
+    /* Gives the n that take filled back, answered; timing is that of the whole slice. Updates pending. */
+    pd_status (*absorb)(pd_task *task, const pd_query *queries, const pd_answer *answers, uint32_t n,
+                        const pd_timing *timing, pd_next *next, pd_error *err);
+    /* Must see to it that pd_executor_resume is called later, even when it fails. */
+    void (*park)(pd_task *task);
+    /* The last call, on any thread; quick. err is set where status is not OK. The task is the type's to free. */
+    void (*done)(pd_task *task, pd_status status, const pd_error *err);
+} pd_task_type;
+
+struct pd_task {
+    const pd_task_type *type;
+    pd_index *index;
+    uint64_t deadline_ns; /* on pd_now_ns(); UINT64_MAX: none */
+    uint32_t queries;     /* for the queue's bound */
+    uint32_t pending;     /* queries that wait */
+    uint32_t cost_class;  /* queries of one index and class cost about the same */
+    int background;       /* lowest priority, no bound */
+    /* The executor's own. */
+    uint64_t enqueued_ns, taken_ns, used_ns, key, sequence;
+    int prepared;
+    pd_task *link;
+};
+
+/* RESOURCE_EXHAUSTED naming the bound; UNAVAILABLE: stopping, or the device is lost. On success done will be called. */
+pd_status pd_executor_submit(pd_executor *executor, pd_task *task, pd_error *err);
+/* Brings a parked task back. failed: ends it with that. */
+void pd_executor_resume(pd_executor *executor, pd_task *task, pd_status status, const pd_error *failed);
+
+typedef struct pd_executor_stats {
+    uint32_t requests, queries; /* admitted and not done */
+    uint32_t background;
+    uint64_t slices, background_slices, expired;
+    int stopping, lost;
+    char why[200]; /* the device is lost */
+} pd_executor_stats;
+void pd_executor_stats_of(pd_executor *executor, pd_executor_stats *stats);
+/* observe is called after each slice, on the executor's thread, with its queries. Set before the first task. */
+void pd_executor_observe(pd_executor *executor,
+                         void (*observe)(void *context, uint32_t queries, int background), void *context);
+/* The first half of close: drains and joins the thread; submit and resume may still be called and refuse. */
+void pd_executor_stop(pd_executor *executor);
+/* The same as pd_executor_background, for an index alone. */
+pd_status pd_executor_background_index(pd_executor *executor, pd_index *index, const pd_query *queries,
+                                       uint32_t count, pd_answer *answers, pd_error *err);
+
+/* ------------------------------------------------------------------------------------------------------------ */
+
 /* Starts the thread. The device is the executor's until close. */
 pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_executor **out, pd_error *err);
 /* Finishes what is queued (at most stop_ms), refuses the rest with UNAVAILABLE, joins the thread. */

@@ -1,0 +1,62 @@
+/* The sockets: REP listeners whose requests are answered from any thread. Nothing but net.c and http.c knows nng.
+ *
+ * A listener has a fixed number of calls. Each goes round: receive, on_request, (work elsewhere), reply, send, receive.
+ * Calls must outnumber what may be queued and in flight: a request that finds no call waiting stays inside nng, where no
+ * bound refuses it.
+ */
+#ifndef PD_NET_H
+#define PD_NET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "metrics.h"
+#include "status.h"
+
+typedef struct pd_net pd_net;
+typedef struct pd_call pd_call;
+
+/* On one of nng's threads: no disk, no search, no waiting. bytes live until the reply or pd_call_drop. crowded: how many
+ * requests of this connection are in flight when that is over the limit, else 0; such a request should be refused. Every
+ * request must be answered, once, by pd_call_reply. */
+typedef void (*pd_on_request)(void *context, pd_call *call, const uint8_t *bytes, size_t length,
+                              uint32_t crowded);
+
+typedef struct pd_net_options {
+    const char *name;                   /* "data", "admin" */
+    const pd_listener_config *listener; /* borrowed */
+    uint32_t calls;
+    uint64_t max_message;     /* bytes; a larger one is not answered and closes its connection */
+    uint32_t send_timeout_ms; /* a reply that cannot be sent for so long closes its connection */
+    uint32_t
+        pipe_requests; /* in flight from one connection: over it requests are crowded, at twice as many the
+                                 connection is closed */
+    pd_on_request on_request;
+    void *context;
+    pd_metrics *metrics;
+    pd_port port;
+} pd_net_options;
+
+/* Listens. UNAVAILABLE naming the URL and why: the address is taken, the certificate is refused. */
+pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err);
+/* As clients may dial it: with the port that was bound where the configuration said 0. */
+const char *pd_net_url(const pd_net *net);
+/* Waits, at most timeout_ms, until no call is being answered. 1: none is. */
+int pd_net_drain(pd_net *net, uint32_t timeout_ms);
+/* Closes every connection and frees the calls. No call may be with anybody any more but in sending. NULL is allowed. */
+void pd_net_close(pd_net *net);
+
+/* Frees the request's bytes early. */
+void pd_call_drop(pd_call *call);
+/* Room for a reply of length bytes; NULL: no memory. Filled by the caller, then sent by pd_call_send. */
+uint8_t *pd_call_room(pd_call *call, size_t length);
+void pd_call_send(pd_call *call);
+/* Ends the call without a reply: its connection is closed (there was no memory to answer). */
+void pd_call_abandon(pd_call *call);
+
+/* For http.c: a server's TLS settings from certificate and key. Freed with nng_tls_config_free. */
+struct nng_tls_config;
+pd_status pd_net_tls(const pd_listener_config *listener, struct nng_tls_config **out, pd_error *err);
+
+#endif
