@@ -165,7 +165,7 @@ def main():
     args = args.parse_args()
     tables = Tables(args.tables)
     profile = parse(open(args.profile).read())["profile"]
-    ways = (("popularity alone", profile, False, 0.0), ("similarity alone", None, False, 1.0),
+    ways = (("popularity alone", profile, False, 0.0), ("no vector, context", profile, True, 0.0), ("similarity alone", None, False, 1.0),
             ("without context", profile, False, 1.0), ("with context", profile, True, 1.0))
     print("%d requests of %d households, %d purchases to find, %d products" % (
         len(tables.asked), len(set(tables.asked)), sum(map(len, tables.truth)), len(tables.ids)))

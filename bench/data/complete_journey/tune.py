@@ -3,7 +3,10 @@
     python make.py --validation --out /tmp/val
     python tune.py /tmp/val
 
-Reads nothing of the test weeks. It prints each step and the weights found; they are copied into tables/shop.conf by hand.
+Reads nothing of the test weeks. It prints each step and the weights found; they are copied into tables/shop.conf by hand,
+where neighbouring values are equal to within noise at a round value between them. Terms that gained nothing were removed
+from the profile (price tier matching the shopper's band; Easter's goods at Thanksgiving). The occasions that the
+validation weeks do not hold take Thanksgiving's weights.
 What is maximised is the mean of hit rate and recall@20, each divided by its value at the start.
 """
 import os
@@ -34,14 +37,12 @@ def setters(profile):
 
     feast = of("seasons", festival="thanksgiving")
     return {
-        "popularity slope": (slope, (0.07, 0.08, 0.09, 0.10, 0.11)),
-        "own season": (weigh(feast, "thanksgiving"), (0.0, 0.03, 0.06, 0.09, 0.12, 0.16)),
+        "popularity slope": (slope, (0.07, 0.08, 0.085, 0.09, 0.10)),
+        "own season": (weigh(feast, "thanksgiving"), (0.0, 0.04, 0.08, 0.12)),
         "winter's other feast": (weigh(feast, "christmas"), (0.0, 0.03, 0.06)),
-        "easter as kin": (weigh(feast, "easter"), (0.0, 0.03, 0.06)),
         "store": (match(of("stores")), (0.0, 0.02, 0.04, 0.06, 0.08)),
         "ad week": (match(of("ad_weeks")), (0.0, 0.03, 0.06, 0.09, 0.12)),
         "deal week": (match(of("deal_weeks")), (0.0, 0.03, 0.06, 0.09, 0.12)),
-        "tier": (match(of("tier")), (-0.01, 0.0, 0.01, 0.02, 0.04)),
         "private label": (weigh(of("brand_type", price_band="value"), "Private"), (-0.02, 0.0, 0.02, 0.04)),
     }
 
@@ -56,7 +57,7 @@ def main():
     worth = lambda f: (f[0] / start[0] + f[1] / start[1]) / 2
     found = {}
     print("start %.4f %.4f" % start, flush=True)
-    for turn in range(1):
+    for turn in range(2):
         for name, (put, values) in setters(profile).items():
             tried = []
             for value in values:
