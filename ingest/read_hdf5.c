@@ -118,11 +118,8 @@ static pd_status choose_dtype(pd_reader *reader, hdf5_file *self, pd_error *err)
     size_t size = H5Tget_size(type);
     int is_signed = class == H5T_INTEGER && H5Tget_sign(type) == H5T_SGN_2;
     H5Tclose(type);
-    if (class == H5T_FLOAT && size == 4) {
-        reader->info.dtype = PD_DTYPE_F32;
-        self->memory_type = H5T_NATIVE_FLOAT;
-    } else if (class == H5T_FLOAT && size == 2) {
-        /* HDF5 has no half type of its own, but it converts any IEEE layout exactly. */
+    if (class == H5T_FLOAT && (size == 4 || size == 2)) {
+        /* HDF5 has no half type to read into, but it widens any IEEE layout exactly. */
         reader->info.dtype = PD_DTYPE_F32;
         self->memory_type = H5T_NATIVE_FLOAT;
     } else if (class == H5T_INTEGER && size == 1) {

@@ -1,5 +1,6 @@
 # FAISS by its C API: a real libfaiss_c where there is one, else the functions we call, behind the same headers.
 # Linked by name, not through FAISS's CMake target: that one takes whatever BLAS the system's alternatives point at.
+# libfaiss.a was compiled against GCC's OpenMP runtime, so that is the one, whichever compiler builds the rest.
 find_library(PADOS_FAISS_LIBRARY faiss REQUIRED)
 find_library(PADOS_FAISS_C_LIBRARY faiss_c)
 find_library(PADOS_OPENBLAS_LIBRARY openblas REQUIRED)
@@ -15,7 +16,7 @@ else()
   target_sources(pados_faiss PRIVATE faiss_c.cpp)
 endif()
 target_link_libraries(pados_faiss
-  PUBLIC ${PADOS_FAISS_LIBRARY} ${PADOS_OPENBLAS_LIBRARY} OpenMP::OpenMP_CXX stdc++ m
+  PUBLIC ${PADOS_FAISS_LIBRARY} ${PADOS_OPENBLAS_LIBRARY} gomp stdc++ m
   PRIVATE pados_flags)
 
 add_library(pados_readers STATIC
@@ -23,4 +24,4 @@ add_library(pados_readers STATIC
 target_include_directories(pados_readers PUBLIC ${CMAKE_CURRENT_SOURCE_DIR} PRIVATE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(pados_readers
   PUBLIC pados_kernels pados_faiss
-  PRIVATE pados_flags ${HDF5_C_LIBRARIES} OpenMP::OpenMP_C Threads::Threads)
+  PRIVATE pados_flags ${HDF5_C_LIBRARIES} Threads::Threads)

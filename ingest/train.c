@@ -14,10 +14,14 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #define DEFAULT_ITERATIONS 10
+
+/* Of the OpenMP runtime that FAISS is linked with; <omp.h> would be that of the compiler at hand, which may lack it. */
+extern int omp_get_max_threads(void);
+extern int omp_get_num_procs(void);
+extern void omp_set_num_threads(int threads);
 
 static pd_status faiss_failed(const char *doing, pd_error *err)
 {

@@ -123,6 +123,32 @@ static void test_hdf5_types_and_shapes_that_we_do_not_read_are_named(void **stat
     assert_refused(in_folder("odd.h5#cube"), PD_FORMAT_AUTO, PD_INVALID_ARGUMENT, "3 dimensions");
 }
 
+static void test_halves_and_odd_integers_of_hdf5_are_widened(void **state)
+{
+    (void)state;
+    /* As h5py stores float16: an IEEE layout that HDF5 has no name for. */
+    hid_t half = H5Tcopy(H5T_IEEE_F32LE);
+    assert_true(H5Tset_fields(half, 15, 10, 5, 0, 10) >= 0 && H5Tset_size(half, 2) >= 0 &&
+                H5Tset_ebias(half, 15) >= 0);
+    const float exact[4] = {0.5f, -2, 1024, 0x1p-14f};
+    const uint32_t counts[2] = {7, UINT32_MAX};
+    hid_t file = new_hdf5("wide.h5");
+    add_set(file, "halves", half, 2, 2, 2, 0, H5T_NATIVE_FLOAT, exact);
+    add_set(file, "counts", H5T_STD_U32BE, 2, 1, 2, 0, H5T_NATIVE_UINT32, counts);
+    H5Fclose(file);
+    H5Tclose(half);
+    pd_reader *reader = open_good(in_folder("wide.h5#halves"), PD_FORMAT_AUTO);
+    assert_rows(reader, 2, 2, exact);
+    pd_reader_close(reader);
+    reader = open_good(in_folder("wide.h5#counts"), PD_FORMAT_AUTO);
+    int64_t row[2];
+    uint64_t got;
+    pd_error err = {0};
+    assert_int_equal(pd_reader_read_i64(reader, 1, row, &got, &err), PD_OK);
+    assert_true(row[0] == 7 && row[1] == UINT32_MAX);
+    pd_reader_close(reader);
+}
+
 static void test_a_cut_hdf5_file_is_refused_in_silence(void **state)
 {
     (void)state;
@@ -322,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_members_of_an_hdf5_file_are_picked_by_name),
         cmocka_unit_test(test_without_a_train_set_the_only_matrix_is_taken),
         cmocka_unit_test(test_hdf5_types_and_shapes_that_we_do_not_read_are_named),
+        cmocka_unit_test(test_halves_and_odd_integers_of_hdf5_are_widened),
         cmocka_unit_test(test_a_cut_hdf5_file_is_refused_in_silence),
         cmocka_unit_test(test_every_kind_of_faiss_index_gives_its_rows_in_order),
         cmocka_unit_test(test_ids_inside_a_faiss_index_come_with_their_rows),
