@@ -228,6 +228,7 @@ struct pd_index {
     const pd_backend *backend;
     pd_shape shape;
     pd_layout layout;
+    uint32_t npages; /* reserved */
 };
 
 pd_status pd_device_open(const char *backend, const pd_device_options *options, pd_device **out, pd_error *err);

@@ -36,14 +36,16 @@ pd_status pd_fail(pd_error *err, pd_status status, const char *format, ...)
 pd_status pd_prefix(pd_error *err, const char *format, ...)
 {
     if (!err) return PD_UNKNOWN;
-    char whole[sizeof err->message];
+    /* Room for both; what is too long is cut at the end. */
+    char whole[2 * sizeof err->message];
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(whole, sizeof whole, format, args);
+    int used = vsnprintf(whole, sizeof err->message, format, args);
     va_end(args);
     if (used < 0) return err->status;
-    size_t at = (size_t)used < sizeof whole ? (size_t)used : sizeof whole - 1;
+    size_t at = strlen(whole);
     snprintf(whole + at, sizeof whole - at, ": %s", err->message);
-    memcpy(err->message, whole, sizeof whole);
+    whole[sizeof err->message - 1] = '\0';
+    memcpy(err->message, whole, sizeof err->message);
     return err->status;
 }

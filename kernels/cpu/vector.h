@@ -1,0 +1,117 @@
+/* Vectors of the width that a translation unit is compiled for, by GCC's vector extensions; the few operations that C
+ * cannot say (pairs of i16 products, comparison masks, half floats) are one intrinsic an instruction set, with plain C
+ * where there is none. */
+#ifndef PD_CPU_VECTOR_H
+#define PD_CPU_VECTOR_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "f16.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+#define VB 64
+#elif defined(__AVX2__)
+#define VB 32
+#else
+#define VB 16
+#endif
+
+#define VF (VB / 4) /* floats of a vector */
+#define VR (VB / 8) /* rows of a page whose four i16 codes fill a vector */
+
+typedef float vfloat __attribute__((vector_size(VB)));
+typedef int32_t vint __attribute__((vector_size(VB)));
+typedef int16_t vshort __attribute__((vector_size(VB)));
+typedef int64_t vlong __attribute__((vector_size(VB)));
+typedef int8_t vbytes __attribute__((vector_size(VB / 2)));
+
+static inline __attribute__((always_inline)) vfloat v_load(const float *from)
+{
+    vfloat out;
+    memcpy(&out, from, sizeof out);
+    return out;
+}
+
+static inline __attribute__((always_inline)) void v_store(float *to, vfloat value)
+{
+    memcpy(to, &value, sizeof value);
+}
+
+static inline __attribute__((always_inline)) vfloat v_splat(float value)
+{
+    return value - (vfloat){0};
+}
+
+/* Sign-extends VB / 2 codes. */
+static inline __attribute__((always_inline)) vshort v_widen(const int8_t *from)
+{
+#if VB == 64
+    return (vshort)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from));
+#elif VB == 32
+    return (vshort)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
+#else
+    vbytes bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(bytes, vshort);
+#endif
+}
+
+/* Four i16, over and over. */
+static inline __attribute__((always_inline)) vshort v_splat4(const int16_t *from)
+{
+    int64_t four;
+    memcpy(&four, from, sizeof four);
+    return (vshort)(four - (vlong){0});
+}
+
+/* a[2i] * b[2i] + a[2i + 1] * b[2i + 1] */
+static inline __attribute__((always_inline)) vint v_pairs(vshort a, vshort b)
+{
+#if VB == 64
+    return (vint)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif VB == 32
+    return (vint)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return (vint)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    vint alow = (vint)a << 16 >> 16, blow = (vint)b << 16 >> 16;
+    return alow * blow + ((vint)a >> 16) * ((vint)b >> 16);
+#endif
+}
+
+/* Bit i: from[i] >= bar, of 16. */
+static inline __attribute__((always_inline)) uint32_t v_at_least16(const float *from, float bar)
+{
+#if VB == 64
+    return _mm512_cmp_ps_mask(_mm512_loadu_ps(from), _mm512_set1_ps(bar), _CMP_GE_OQ);
+#elif VB == 32
+    __m256 limit = _mm256_set1_ps(bar);
+    uint32_t low = (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(from), limit, _CMP_GE_OQ));
+    uint32_t high = (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(from + 8), limit, _CMP_GE_OQ));
+    return low | high << 8;
+#else
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < 16; i++)
+        mask |= (uint32_t)(from[i] >= bar) << i;
+    return mask;
+#endif
+}
+
+/* Half floats to floats, exactly. */
+static inline void v_halves(const pd_f16 *from, float *to, uint32_t count)
+{
+    uint32_t i = 0;
+#if defined(__F16C__)
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i))));
+#endif
+    for (; i < count; i++)
+        to[i] = pd_f16_to_f32(from[i]);
+}
+
+#endif

@@ -1,0 +1,243 @@
+/* Pages, lists and gather of the backends in host memory. A window is the slab itself, so that loading a version is
+ * reading its file. */
+#include "host.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filter.h"
+
+/* Only the terms: what else an empty page holds is never looked at, and a page that will be loaded is not written
+ * twice. */
+static void empty_pages(pd_host_index *index)
+{
+    for (uint32_t p = 0; p < index->base.npages; p++) {
+        float *term = pd_page_term(&index->base.layout, pd_host_page(index, p));
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            term[r] = -INFINITY;
+    }
+}
+
+pd_status pd_host_index_open(const pd_backend *backend, pd_slab *slab, size_t bytes,
+                             const pd_index_spec *spec, pd_index **out, pd_error *err)
+{
+    pd_layout layout;
+    pd_status status = pd_layout_of(&spec->shape, &layout, err);
+    if (status != PD_OK) return status;
+    const char *name = spec->name ? spec->name : "the index";
+    if (spec->shape.nlist == 0 && spec->shape.code == PD_CODE_I8)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%s: i8 codes are residuals and need lists", name);
+    uint64_t need = ((uint64_t)pd_run_chunks(layout.page_bytes, spec->npages) +
+                     pd_run_chunks(layout.refine_bytes, spec->npages));
+    char want[PD_SIZE_TEXT], have[PD_SIZE_TEXT], all[PD_SIZE_TEXT];
+    if (need > slab->free)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s needs %s of device memory, %s of %s is free", name,
+                       pd_size_text(need * PD_CHUNK_BYTES, want),
+                       pd_size_text((uint64_t)slab->free * PD_CHUNK_BYTES, have),
+                       pd_size_text((uint64_t)slab->chunks * PD_CHUNK_BYTES, all));
+    pd_host_index *index = calloc(1, bytes);
+    if (!index) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", name);
+    index->base =
+        (pd_index){.backend = backend, .shape = spec->shape, .layout = layout, .npages = spec->npages};
+    index->slab = slab;
+    snprintf(index->name, sizeof index->name, "%s", name);
+    status = pd_run_take(slab, &index->main, layout.page_bytes, spec->npages, err);
+    if (status != PD_OK) goto err_after_alloc;
+    status = pd_run_take(slab, &index->refine, layout.refine_bytes, spec->npages, err);
+    if (status != PD_OK) goto err_after_main;
+    empty_pages(index);
+    *out = &index->base;
+    return PD_OK;
+
+err_after_main:
+    pd_run_give(slab, &index->main);
+err_after_alloc:
+    free(index);
+    return status;
+}
+
+static void free_lists(pd_host_index *index)
+{
+    free(index->centroids);
+    free(index->offsets);
+    free(index->pages);
+    free(index->rows);
+    free(index->page_list);
+    free(index->histograms);
+}
+
+void pd_host_index_close(pd_index *base)
+{
+    pd_host_index *index = (pd_host_index *)base;
+    pd_run_give(index->slab, &index->refine);
+    pd_run_give(index->slab, &index->main);
+    free_lists(index);
+    free(index);
+}
+
+pd_status pd_host_page_window(pd_index *base, pd_page_kind kind, uint32_t first, uint32_t count,
+                              void **memory, uint32_t *got, pd_error *err)
+{
+    pd_host_index *index = (pd_host_index *)base;
+    pd_run *run = kind == PD_PAGES_REFINE ? &index->refine : &index->main;
+    if (index->window_open)
+        return pd_fail(err, PD_FAILED_PRECONDITION, "%s: a window of pages is already open", index->name);
+    if (run->page_bytes == 0) return pd_fail(err, PD_INVALID_ARGUMENT, "%s has no refine rows", index->name);
+    if (count == 0 || first >= run->npages || count > run->npages - first)
+        return pd_fail(err, PD_OUT_OF_RANGE, "%s: pages %u to %u are asked for, it has %u", index->name,
+                       first, first + count, run->npages);
+    uint32_t left = run->pages_per_chunk - first % run->pages_per_chunk;
+    *memory = pd_run_page(index->slab, run, first);
+    *got = count < left ? count : left;
+    index->window_open = 1;
+    return PD_OK;
+}
+
+pd_status pd_host_page_commit(pd_index *base, pd_error *err)
+{
+    pd_host_index *index = (pd_host_index *)base;
+    if (!index->window_open)
+        return pd_fail(err, PD_FAILED_PRECONDITION, "%s: no window of pages is open", index->name);
+    index->window_open = 0;
+    return PD_OK;
+}
+
+static pd_status check_lists(const pd_host_index *index, const pd_lists *lists, uint32_t *page_list,
+                             pd_error *err)
+{
+    uint32_t nlist = index->base.shape.nlist;
+    if (lists->offsets[0] != 0)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%s: the first list begins at %u", index->name,
+                       lists->offsets[0]);
+    for (uint32_t p = 0; p < index->base.npages; p++)
+        page_list[p] = PD_NO_LIST;
+    for (uint32_t list = 0; list < nlist; list++) {
+        uint32_t end = lists->offsets[list + 1];
+        if (end < lists->offsets[list] || end > index->base.npages)
+            return pd_fail(err, PD_INVALID_ARGUMENT, "%s: list %u ends at %u of %u pages", index->name, list,
+                           end, index->base.npages);
+        for (uint32_t i = lists->offsets[list]; i < end; i++) {
+            uint32_t page = lists->pages[i];
+            if (page >= index->base.npages)
+                return pd_fail(err, PD_INVALID_ARGUMENT, "%s: list %u holds page %u of %u", index->name, list,
+                               page, index->base.npages);
+            if (page_list[page] != PD_NO_LIST)
+                return pd_fail(err, PD_INVALID_ARGUMENT, "%s: page %u is in the lists %u and %u", index->name,
+                               page, page_list[page], list);
+            page_list[page] = list;
+        }
+    }
+    return PD_OK;
+}
+
+static void *copy_of(const void *data, size_t bytes)
+{
+    void *copy = malloc(bytes ? bytes : 1);
+    if (copy && bytes) memcpy(copy, data, bytes);
+    return copy;
+}
+
+static float *padded_centroids(const float *centroids, uint32_t nlist, uint32_t dim)
+{
+    uint32_t dim16 = pd_dim16(dim);
+    float *padded = aligned_alloc(64, (size_t)nlist * dim16 * sizeof *padded);
+    if (!padded) return NULL;
+    for (uint32_t list = 0; list < nlist; list++) {
+        float *to = padded + (size_t)list * dim16;
+        memcpy(to, centroids + (size_t)list * dim, dim * sizeof *to);
+        memset(to + dim, 0, (dim16 - dim) * sizeof *to);
+    }
+    return padded;
+}
+
+pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err)
+{
+    pd_host_index *index = (pd_host_index *)base;
+    const pd_shape *shape = &base->shape;
+    uint32_t nlist = shape->nlist;
+    if (nlist == 0)
+        return pd_fail(err, PD_FAILED_PRECONDITION, "%s is a look-up table and has no lists", index->name);
+    pd_host_index fresh = {0};
+    pd_status status = PD_RESOURCE_EXHAUSTED;
+    fresh.page_list = malloc((base->npages ? base->npages : 1) * sizeof *fresh.page_list);
+    if (fresh.page_list) status = check_lists(index, lists, fresh.page_list, err);
+    if (fresh.page_list && status != PD_OK) goto err_after_alloc;
+    fresh.centroids = padded_centroids(lists->centroids, nlist, shape->dim);
+    fresh.offsets = copy_of(lists->offsets, ((size_t)nlist + 1) * sizeof *lists->offsets);
+    fresh.pages = copy_of(lists->pages, lists->offsets[nlist] * sizeof *lists->pages);
+    fresh.rows = copy_of(lists->rows, nlist * sizeof *lists->rows);
+    int summaries = lists->histograms && base->layout.weights > 0;
+    if (summaries)
+        fresh.histograms =
+            copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
+    if (!fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages || !fresh.rows ||
+        (summaries && !fresh.histograms)) {
+        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
+        goto err_after_alloc;
+    }
+    free_lists(index);
+    index->centroids = fresh.centroids;
+    index->offsets = fresh.offsets;
+    index->pages = fresh.pages;
+    index->rows = fresh.rows;
+    index->page_list = fresh.page_list;
+    index->histograms = fresh.histograms;
+    index->beta = lists->beta;
+    return PD_OK;
+
+err_after_alloc:
+    free_lists(&fresh);
+    return status;
+}
+
+pd_status pd_host_ready(const pd_host_index *index, pd_error *err)
+{
+    if (index->window_open)
+        return pd_fail(err, PD_FAILED_PRECONDITION, "%s: a window of pages is open", index->name);
+    if (index->base.shape.nlist > 0 && !index->offsets)
+        return pd_fail(err, PD_FAILED_PRECONDITION, "%s: its lists have not been set", index->name);
+    return PD_OK;
+}
+
+static void gather_columns(const pd_host_index *index, uint32_t slot, uint32_t at, const pd_rows *rows)
+{
+    const pd_shape *shape = &index->base.shape;
+    const pd_layout *layout = &index->base.layout;
+    unsigned char *page = pd_host_page(index, slot / PD_PAGE_ROWS);
+    uint32_t row = slot % PD_PAGE_ROWS;
+    if (rows->ids) rows->ids[at] = pd_page_ids(layout, page)[row];
+    for (uint32_t c = 0; rows->bytes && c < shape->nbytes; c++)
+        rows->bytes[(size_t)at * shape->nbytes + c] = pd_page_bytes(layout, page, c)[row];
+    for (uint32_t c = 0; rows->floats && c < shape->nfloats; c++)
+        rows->floats[(size_t)at * shape->nfloats + c] = pd_page_floats(layout, page, c)[row];
+    for (uint32_t c = 0; rows->keys && c < shape->nkeys; c++)
+        rows->keys[(size_t)at * shape->nkeys + c] = pd_page_keys(layout, page, c)[row];
+}
+
+pd_status pd_host_gather(pd_index *base, const uint32_t *slots, uint32_t n, const pd_rows *rows,
+                         pd_error *err)
+{
+    const pd_host_index *index = (const pd_host_index *)base;
+    pd_status status = pd_host_ready(index, err);
+    if (status != PD_OK) return status;
+    const pd_shape *shape = &base->shape;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t page = slots[i] / PD_PAGE_ROWS, row = slots[i] % PD_PAGE_ROWS;
+        uint32_t list = PD_NO_LIST;
+        int there =
+            page < base->npages && pd_page_term(&base->layout, pd_host_page(index, page))[row] > -INFINITY;
+        if (there && shape->nlist > 0) {
+            list = index->page_list[page];
+            there = list != PD_NO_LIST;
+        }
+        if (!there) return pd_fail(err, PD_OUT_OF_RANGE, "%s: slot %u holds no row", index->name, slots[i]);
+        gather_columns(index, slots[i], i, rows);
+        if (rows->vectors)
+            pd_page_decode(shape, &base->layout, list == PD_NO_LIST ? NULL : pd_host_centroid(index, list),
+                           row, pd_host_page(index, page), pd_host_refine(index, page),
+                           rows->vectors + (size_t)i * shape->dim);
+    }
+    return PD_OK;
+}

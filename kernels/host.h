@@ -1,0 +1,76 @@
+/* What the backends that live in host memory have in common: an index's pages in the slab, its lists, and reading rows
+ * back. The oracle shares this with the cpu backend on purpose: it is bookkeeping; what the oracle must not share is the
+ * arithmetic of search, exact and assign. */
+#ifndef PD_HOST_H
+#define PD_HOST_H
+
+#include "backend.h"
+#include "slab.h"
+
+/* The floats between rows that are read in 16 lanes: dim rounded up to a multiple of 16, zeros behind dim. */
+static inline uint32_t pd_dim16(uint32_t dim)
+{
+    return (dim + 15u) & ~15u;
+}
+
+#define PD_NO_LIST UINT32_MAX
+
+typedef struct pd_host_index {
+    pd_index base;
+    pd_slab *slab;
+    pd_run main, refine;
+    int window_open;
+    char name[96];
+    /* The lists; all NULL before set_lists. */
+    float *centroids;    /* [nlist][dim16], 64-byte aligned */
+    uint32_t *offsets;   /* [nlist + 1] */
+    uint32_t *pages;     /* [offsets[nlist]] */
+    uint32_t *rows;      /* [nlist] */
+    uint32_t *page_list; /* [npages]: the list a page belongs to, PD_NO_LIST */
+    float *histograms;   /* [layout.weights][nlist], NULL: none */
+    float beta;
+} pd_host_index;
+
+/* Slots of a backend. bytes: of the backend's own index, which begins with a pd_host_index. */
+pd_status pd_host_index_open(const pd_backend *backend, pd_slab *slab, size_t bytes,
+                             const pd_index_spec *spec, pd_index **out, pd_error *err);
+void pd_host_index_close(pd_index *index);
+pd_status pd_host_page_window(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count,
+                              void **memory, uint32_t *got, pd_error *err);
+pd_status pd_host_page_commit(pd_index *index, pd_error *err);
+pd_status pd_host_set_lists(pd_index *index, const pd_lists *lists, pd_error *err);
+pd_status pd_host_gather(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows,
+                         pd_error *err);
+
+/* FAILED_PRECONDITION: a window is open, or the lists have not been set. */
+pd_status pd_host_ready(const pd_host_index *index, pd_error *err);
+
+static inline unsigned char *pd_host_page(const pd_host_index *index, uint32_t page)
+{
+    return pd_run_page(index->slab, &index->main, page);
+}
+/* NULL where the table has no refine rows. */
+static inline unsigned char *pd_host_refine(const pd_host_index *index, uint32_t page)
+{
+    return index->refine.nchunks ? pd_run_page(index->slab, &index->refine, page) : NULL;
+}
+/* The lists as a search sees them: a look-up table is one list that holds every page. */
+static inline uint32_t pd_host_nlist(const pd_host_index *index)
+{
+    return index->base.shape.nlist ? index->base.shape.nlist : 1;
+}
+static inline uint32_t pd_host_list_pages(const pd_host_index *index, uint32_t list)
+{
+    return index->base.shape.nlist ? index->offsets[list + 1] - index->offsets[list] : index->base.npages;
+}
+static inline uint32_t pd_host_list_page(const pd_host_index *index, uint32_t list, uint32_t i)
+{
+    return index->base.shape.nlist ? index->pages[index->offsets[list] + i] : i;
+}
+/* NULL for a look-up table. */
+static inline const float *pd_host_centroid(const pd_host_index *index, uint32_t list)
+{
+    return index->centroids ? index->centroids + (size_t)list * pd_dim16(index->base.shape.dim) : NULL;
+}
+
+#endif

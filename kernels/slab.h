@@ -1,0 +1,54 @@
+/* The slab: a device's memory for tables, taken once, in chunks of 2 MiB. An index takes whole chunks for its main
+ * pages and whole chunks for its refine pages, anywhere in the slab, and gives them back when it closes: any chunk
+ * serves any index, so nothing fragments. Page p of a run lies in chunk p / pages_per_chunk of it; no page crosses a
+ * chunk, since the largest one possible is little over half of it (layout.h: 8,192 dimensions of f32 and all columns).
+ */
+#ifndef PD_SLAB_H
+#define PD_SLAB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "status.h"
+
+#define PD_CHUNK_BYTES ((size_t)2 << 20)
+
+typedef struct pd_slab {
+    unsigned char *base; /* aligned to a chunk */
+    void *mapping;
+    size_t mapped;
+    uint32_t chunks, free;
+    uint32_t *stack; /* [chunks]: the free ones are stack[0 .. free) */
+} pd_slab;
+
+/* Pages of one kind of one index. */
+typedef struct pd_run {
+    size_t page_bytes;
+    uint32_t npages, pages_per_chunk;
+    uint32_t nchunks;
+    uint32_t *chunks; /* [nchunks] chunk numbers in the slab */
+} pd_run;
+
+/* Maps bytes rounded down to whole chunks; the memory is touched as it is used. RESOURCE_EXHAUSTED: the machine does
+ * not have that much, saying how much it has. bytes may be 0. */
+pd_status pd_slab_open(pd_slab *slab, uint64_t bytes, pd_error *err);
+void pd_slab_close(pd_slab *slab);
+
+/* Chunks that npages of page_bytes take; 0 where either is. */
+uint32_t pd_run_chunks(size_t page_bytes, uint32_t npages);
+/* Takes the chunks of a run; free chunks are the caller's to check. RESOURCE_EXHAUSTED: no memory for the list. */
+pd_status pd_run_take(pd_slab *slab, pd_run *run, size_t page_bytes, uint32_t npages, pd_error *err);
+void pd_run_give(pd_slab *slab, pd_run *run);
+
+static inline unsigned char *pd_run_page(const pd_slab *slab, const pd_run *run, uint32_t page)
+{
+    uint32_t chunk = page / run->pages_per_chunk;
+    return slab->base + (size_t)run->chunks[chunk] * PD_CHUNK_BYTES +
+           (size_t)(page - chunk * run->pages_per_chunk) * run->page_bytes;
+}
+
+/* "1.2 GiB". text: [PD_SIZE_TEXT] */
+#define PD_SIZE_TEXT 24
+const char *pd_size_text(uint64_t bytes, char *text);
+
+#endif
