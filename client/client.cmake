@@ -23,3 +23,11 @@ target_include_directories(pados_client_shared PUBLIC ${CMAKE_CURRENT_SOURCE_DIR
 target_link_options(pados_client_shared PRIVATE -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/libpados.map)
 target_link_libraries(pados_client_shared
   PRIVATE pados_wire nng::nng PkgConfig::CLIENT_XXHASH Threads::Threads)
+
+# Packages found here are linked to from other folders through pados_client: let them be seen there.
+get_property(found_here DIRECTORY PROPERTY IMPORTED_TARGETS)
+foreach(imported nng::nng PkgConfig::PROTOBUF_C PkgConfig::CLIENT_XXHASH PkgConfig::CLIENT_JANSSON Threads::Threads)
+  if(imported IN_LIST found_here)
+    set_target_properties(${imported} PROPERTIES IMPORTED_GLOBAL TRUE)
+  endif()
+endforeach()

@@ -31,8 +31,8 @@ struct pd_link {
     bool tls;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uint32_t connected; /* connections that are up */
-    uint64_t epoch;     /* connections so far */
+    int pipe;       /* nng's number of the connection that is up; 0: none */
+    uint64_t epoch; /* connections so far */
     lane *free;
 };
 
@@ -46,15 +46,31 @@ uint64_t pd_client_now_ms(void)
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *context)
 {
     pd_link *link = context;
-    (void)pipe;
     pthread_mutex_lock(&link->lock);
     if (event == NNG_PIPE_EV_ADD_POST) {
-        link->connected++;
+        link->pipe = nng_pipe_id(pipe);
         link->epoch++;
         pthread_cond_broadcast(&link->changed);
-    } else if (link->connected > 0) {
-        link->connected--;
+    } else if (link->pipe == nng_pipe_id(pipe)) {
+        link->pipe = 0;
     }
+    pthread_mutex_unlock(&link->lock);
+}
+
+static uint64_t epoch_of(pd_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    uint64_t epoch = link->epoch;
+    pthread_mutex_unlock(&link->lock);
+    return epoch;
+}
+
+/* A request learns that its connection is gone before on_pipe does: the next call must not take it for alive, or it would
+ * go out over a new connection without that one's hello. */
+static void note_loss(pd_link *link, uint64_t epoch)
+{
+    pthread_mutex_lock(&link->lock);
+    if (link->epoch == epoch) link->pipe = 0;
     pthread_mutex_unlock(&link->lock);
 }
 
@@ -236,9 +252,9 @@ pados_status pd_link_wait(pd_link *link, uint64_t deadline_ms, uint64_t *epoch, 
                              .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
     pthread_mutex_lock(&link->lock);
     int rv = 0;
-    while (!link->connected && rv != ETIMEDOUT)
+    while (!link->pipe && rv != ETIMEDOUT)
         rv = pthread_cond_timedwait(&link->changed, &link->lock, &until);
-    bool up = link->connected > 0;
+    bool up = link->pipe != 0;
     if (up && epoch) *epoch = link->epoch;
     pthread_mutex_unlock(&link->lock);
     if (up) return PD_OK;
@@ -330,9 +346,11 @@ pados_status pd_link_exchange(pd_link *link, const Pados__V1__Request *request, 
     pados_status status = lane_take(link, &one, error);
     if (status) return status;
     nng_msg *message = NULL;
+    uint64_t epoch = epoch_of(link);
     status = send_request(link, one, request, deadline_ms, error);
     if (!status) status = receive_reply(link, one, deadline_ms, &message, error);
     if (status) {
+        if (status == PD_UNAVAILABLE) note_loss(link, epoch);
         lane_close(one);
         return status;
     }

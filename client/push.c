@@ -170,7 +170,7 @@ static pados_status send_parts(sender *s, bool *from_source, pados_error *error)
                                   "the server has %" PRIu64 " bytes of %s, which has %" PRIu64, p->received,
                                   p->name, p->source->bytes);
         while (p->received < p->source->bytes) {
-            size_t length;
+            size_t length = 0;
             uint64_t offset = p->received;
             *from_source = true;
             pados_status status = fill_chunk(s, p, &length, error);
