@@ -5,7 +5,8 @@
 #include "expect.h"
 #include "pados.pb-c.h"
 
-static inline pados_status table_get(pados_client *client, const char *table, Pados__V1__Reply **reply, pados_error *error)
+static inline pados_status table_get(pados_client *client, const char *table, Pados__V1__Reply **reply,
+                                     pados_error *error)
 {
     Pados__V1__Request request = PADOS__V1__REQUEST__INIT;
     Pados__V1__TableGet get = PADOS__V1__TABLE_GET__INIT;
@@ -15,7 +16,8 @@ static inline pados_status table_get(pados_client *client, const char *table, Pa
     return pados_admin(client, &request, reply, error);
 }
 
-static inline pados_status wait_for(pados_client *client, pados_status status, Pados__V1__Reply *reply, pados_error *error)
+static inline pados_status wait_for(pados_client *client, pados_status status, Pados__V1__Reply *reply,
+                                    pados_error *error)
 {
     if (status) return status;
     uint64_t job = reply->job->job, version;
@@ -23,7 +25,8 @@ static inline pados_status wait_for(pados_client *client, pados_status status, P
     return pados_job_wait(client, job, NULL, NULL, &version, error);
 }
 
-static inline pados_status publish(pados_client *client, const char *table, uint64_t version, pados_error *error)
+static inline pados_status publish(pados_client *client, const char *table, uint64_t version,
+                                   pados_error *error)
 {
     Pados__V1__Request request = PADOS__V1__REQUEST__INIT;
     Pados__V1__Publish body = PADOS__V1__PUBLISH__INIT;

@@ -30,7 +30,16 @@
         if (!strstr((error).message, word)) fail_msg("\"%s\" does not say \"%s\"", (error).message, word);   \
     } while (0)
 
-enum { INVALID_ARGUMENT = 3, DEADLINE_EXCEEDED = 4, NOT_FOUND = 5, RESOURCE_EXHAUSTED = 8, FAILED_PRECONDITION = 9,
-       UNIMPLEMENTED = 12, UNAVAILABLE = 14, DATA_LOSS = 15, UNAUTHENTICATED = 16 };
+enum {
+    INVALID_ARGUMENT = 3,
+    DEADLINE_EXCEEDED = 4,
+    NOT_FOUND = 5,
+    RESOURCE_EXHAUSTED = 8,
+    FAILED_PRECONDITION = 9,
+    UNIMPLEMENTED = 12,
+    UNAVAILABLE = 14,
+    DATA_LOSS = 15,
+    UNAUTHENTICATED = 16
+};
 
 #endif

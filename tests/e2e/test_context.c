@@ -24,7 +24,8 @@ static const char users_schema[] =
 static const char festive[] =
     "profile = { name = \"festive\"; table = \"products\"; similarity = 1.0;"
     " context = ( \"festival\", \"zone\", \"price_band\" );"
-    " terms = ( { attribute = \"department\"; when = { festival = \"diwali\"; }; weights = ( (\"SWEETS\", 2.0) ); },"
+    " terms = ( { attribute = \"department\"; when = { festival = \"diwali\"; }; weights = ( (\"SWEETS\", "
+    "2.0) ); },"
     "  { attribute = \"zones\"; matches = \"zone\"; weight = 0.5; },"
     "  { attribute = \"price\"; when = { price_band = \"value\"; }; curve = ( (0.0, 0.4), (20.0, -0.4) ); },"
     "  { attribute = \"brand\"; weights = ( (7L, 0.1) ); } );"
@@ -40,7 +41,8 @@ static char *attributes(void)
         if (i % 10 == 9)
             at += sprintf(at, "%d,,,,\n", i);
         else
-            at += sprintf(at, "%d,%s,%d.5,%s,%d\n", i, departments[i % 4], i % 17, i % 3 ? "north|east" : "south", 1 + i % 9);
+            at += sprintf(at, "%d,%s,%d.5,%s,%d\n", i, departments[i % 4], i % 17,
+                          i % 3 ? "north|east" : "south", 1 + i % 9);
     }
     return text;
 }
@@ -68,9 +70,11 @@ static int start(void **state)
     make_rows(1, ROWS, DIM, 20, rows);
     make_rows(5, USERS, DIM, 20, users);
     char *csv = attributes(), ages[2048] = "id,age\n", *at = ages + strlen(ages);
-    for (int i = 0; i < USERS; i++) at += sprintf(at, "%d,%s\n", i, i % 2 ? "young" : "old");
+    for (int i = 0; i < USERS; i++)
+        at += sprintf(at, "%d,%s\n", i, i % 2 ? "young" : "old");
     must(push_rows(client, "users", users_schema, USERS, DIM, users, NULL, ages, false, NULL, &error), error);
-    must(push_rows(client, "products", products_schema, ROWS, DIM, rows, NULL, csv, false, NULL, &error), error);
+    must(push_rows(client, "products", products_schema, ROWS, DIM, rows, NULL, csv, false, NULL, &error),
+         error);
     free(csv);
     must(put_profile(festive, &error), error);
     return 0;
@@ -101,18 +105,28 @@ static void test_a_festival_brings_its_department(void **state)
     pados_error error;
     pados_pair pair = {"festival", "diwali"};
     pados_context context = {&pair, 1};
-    pados_search search = {.table = "products", .count = 1, .k = K, .vectors = rows, .dim = DIM, .profile = "festive",
-                           .contexts = &context, .ncontexts = 1, .attributes = all, .nattributes = 1};
+    pados_search search = {.table = "products",
+                           .count = 1,
+                           .k = K,
+                           .vectors = rows,
+                           .dim = DIM,
+                           .profile = "festive",
+                           .contexts = &context,
+                           .ncontexts = 1,
+                           .attributes = all,
+                           .nattributes = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_int_equal(r->hits, K);
     assert_int_equal(r->profile_version, 1);
-    for (size_t h = 0; h < r->hits; h++) assert_string_equal(value_of(r, "department", h), "SWEETS");
+    for (size_t h = 0; h < r->hits; h++)
+        assert_string_equal(value_of(r, "department", h), "SWEETS");
     pados_result_free(r);
     search.ncontexts = 0;
     must(pados_search_run(client, &search, &r, &error), error);
     int sweets = 0;
-    for (size_t h = 0; h < r->hits; h++) sweets += !strcmp(value_of(r, "department", h), "SWEETS");
+    for (size_t h = 0; h < r->hits; h++)
+        sweets += !strcmp(value_of(r, "department", h), "SWEETS");
     assert_true(sweets < K);
     pados_result_free(r);
 }
@@ -123,8 +137,15 @@ static void test_fused_search_agrees_with_exact(void **state)
     pados_error error;
     pados_pair pairs[] = {{"festival", "diwali"}, {"zone", "north"}, {"price_band", "value"}};
     pados_context context = {pairs, 3};
-    pados_search search = {.table = "products", .count = USERS, .k = K, .vectors = users, .dim = DIM,
-                           .profile = "festive", .contexts = &context, .ncontexts = 1, .recall = 0.99f};
+    pados_search search = {.table = "products",
+                           .count = USERS,
+                           .k = K,
+                           .vectors = users,
+                           .dim = DIM,
+                           .profile = "festive",
+                           .contexts = &context,
+                           .ncontexts = 1,
+                           .recall = 0.99f};
     pados_result *fast, *exact;
     must(pados_search_run(client, &search, &fast, &error), error);
     search.recall = 0;
@@ -134,7 +155,8 @@ static void test_fused_search_agrees_with_exact(void **state)
     int right = 0;
     for (uint32_t q = 0; q < USERS; q++)
         for (size_t i = exact->first[q]; i < exact->first[q + 1]; i++)
-            for (size_t j = fast->first[q]; j < fast->first[q + 1]; j++) right += exact->ids[i] == fast->ids[j];
+            for (size_t j = fast->first[q]; j < fast->first[q + 1]; j++)
+                right += exact->ids[i] == fast->ids[j];
     assert_true(right >= 0.97 * (double)exact->hits);
     pados_result_free(fast);
     pados_result_free(exact);
@@ -146,8 +168,17 @@ static void test_explained_terms_sum_to_the_score(void **state)
     pados_error error;
     pados_pair pairs[] = {{"festival", "diwali"}, {"zone", "south"}, {"price_band", "value"}};
     pados_context context = {pairs, 3};
-    pados_search search = {.table = "products", .count = 3, .k = K, .vectors = users, .dim = DIM, .profile = "festive",
-                           .contexts = &context, .ncontexts = 1, .explain = true, .attributes = all, .nattributes = 1};
+    pados_search search = {.table = "products",
+                           .count = 3,
+                           .k = K,
+                           .vectors = users,
+                           .dim = DIM,
+                           .profile = "festive",
+                           .contexts = &context,
+                           .ncontexts = 1,
+                           .explain = true,
+                           .attributes = all,
+                           .nattributes = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_non_null(r->explanations);
@@ -180,11 +211,21 @@ static void test_filters_and_caps_are_hard(void **state)
     (void)state;
     pados_error error;
     const char *toys[] = {"TOYS"}, *five[] = {"5"}, *north[] = {"north"};
-    pados_condition filters[] = {{"department", PADOS_IS, toys, 1}, {"price", PADOS_AT_MOST, five, 1},
+    pados_condition filters[] = {{"department", PADOS_IS, toys, 1},
+                                 {"price", PADOS_AT_MOST, five, 1},
                                  {"zones", PADOS_ANY_OF, north, 1}};
     pados_cap cap = {"brand", 2};
-    pados_search search = {.table = "products", .count = 1, .k = K, .vectors = rows, .dim = DIM, .filters = filters,
-                           .nfilters = 3, .diversity = &cap, .ndiversity = 1, .attributes = all, .nattributes = 1};
+    pados_search search = {.table = "products",
+                           .count = 1,
+                           .k = K,
+                           .vectors = rows,
+                           .dim = DIM,
+                           .filters = filters,
+                           .nfilters = 3,
+                           .diversity = &cap,
+                           .ndiversity = 1,
+                           .attributes = all,
+                           .nattributes = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_true(r->hits > 0);
@@ -202,11 +243,18 @@ static void test_what_a_profile_forbids_never_appears(void **state)
 {
     (void)state;
     pados_error error;
-    pados_search search = {.table = "products", .count = USERS, .k = 100, .vectors = users, .dim = DIM,
-                           .profile = "festive", .attributes = all, .nattributes = 1};
+    pados_search search = {.table = "products",
+                           .count = USERS,
+                           .k = 100,
+                           .vectors = users,
+                           .dim = DIM,
+                           .profile = "festive",
+                           .attributes = all,
+                           .nattributes = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
-    for (size_t h = 0; h < r->hits; h++) assert_string_not_equal(value_of(r, "department", h), "TOBACCO");
+    for (size_t h = 0; h < r->hits; h++)
+        assert_string_not_equal(value_of(r, "department", h), "TOBACCO");
     pados_result_free(r);
 }
 
@@ -215,12 +263,21 @@ static void test_an_override_changes_one_weight(void **state)
     (void)state;
     pados_error error;
     pados_override toys = {"department", "TOYS", 5.0f};
-    pados_search search = {.table = "products", .count = 1, .k = K, .vectors = rows, .dim = DIM, .profile = "festive",
-                           .overrides = &toys, .noverrides = 1, .attributes = all, .nattributes = 1};
+    pados_search search = {.table = "products",
+                           .count = 1,
+                           .k = K,
+                           .vectors = rows,
+                           .dim = DIM,
+                           .profile = "festive",
+                           .overrides = &toys,
+                           .noverrides = 1,
+                           .attributes = all,
+                           .nattributes = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_int_equal(r->hits, K);
-    for (size_t h = 0; h < r->hits; h++) assert_string_equal(value_of(r, "department", h), "TOYS");
+    for (size_t h = 0; h < r->hits; h++)
+        assert_string_equal(value_of(r, "department", h), "TOYS");
     pados_result_free(r);
 }
 
@@ -230,12 +287,19 @@ static void test_an_undeclared_context_key_is_named(void **state)
     pados_error error;
     pados_pair pair = {"moon", "full"};
     pados_context context = {&pair, 1};
-    pados_search search = {.table = "products", .count = 1, .k = K, .vectors = rows, .dim = DIM, .profile = "festive",
-                           .contexts = &context, .ncontexts = 1};
+    pados_search search = {.table = "products",
+                           .count = 1,
+                           .k = K,
+                           .vectors = rows,
+                           .dim = DIM,
+                           .profile = "festive",
+                           .contexts = &context,
+                           .ncontexts = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     int named = 0;
-    for (size_t w = 0; w < r->nwarnings; w++) named |= strstr(r->warnings[w], "moon") != NULL;
+    for (size_t w = 0; w < r->nwarnings; w++)
+        named |= strstr(r->warnings[w], "moon") != NULL;
     assert_true(named);
     pados_result_free(r);
 }
@@ -247,8 +311,14 @@ static void test_an_unknown_user_falls_down_the_rungs(void **state)
     uint64_t known[] = {3, 999, 999, 999};
     pados_pair young = {"age", "young"}, none = {"zone", "north"};
     pados_context contexts[] = {{NULL, 0}, {&young, 1}, {&none, 1}, {NULL, 0}};
-    pados_search search = {.table = "products", .count = 4, .k = K, .from_table = "users", .from_ids = known,
-                           .contexts = contexts, .ncontexts = 4, .profile = "festive"};
+    pados_search search = {.table = "products",
+                           .count = 4,
+                           .k = K,
+                           .from_table = "users",
+                           .from_ids = known,
+                           .contexts = contexts,
+                           .ncontexts = 4,
+                           .profile = "festive"};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_string_equal(pados_rung_name(r->rung[0]), "row");
@@ -256,11 +326,17 @@ static void test_an_unknown_user_falls_down_the_rungs(void **state)
     assert_string_equal(r->rung_segment[1], "age=young");
     assert_string_equal(pados_rung_name(r->rung[2]), "attributes");
     assert_string_equal(pados_rung_name(r->rung[3]), "attributes");
-    for (int q = 0; q < 4; q++) assert_int_equal(r->counts[q], K);
+    for (int q = 0; q < 4; q++)
+        assert_int_equal(r->counts[q], K);
     pados_result_free(r);
     uint64_t lost = 999;
-    search = (pados_search){.table = "products", .count = 1, .k = K, .from_table = "users", .from_ids = &lost,
-                            .vectors = rows, .dim = DIM};
+    search = (pados_search){.table = "products",
+                            .count = 1,
+                            .k = K,
+                            .from_table = "users",
+                            .from_ids = &lost,
+                            .vectors = rows,
+                            .dim = DIM};
     must(pados_search_run(client, &search, &r, &error), error);
     assert_string_equal(pados_rung_name(r->rung[0]), "given");
     assert_int_equal(r->ids[0], 0);
@@ -273,8 +349,14 @@ static void test_without_a_vector_attributes_decide(void **state)
     pados_error error;
     pados_pair pair = {"festival", "diwali"};
     pados_context context = {&pair, 1};
-    pados_search search = {.table = "products", .count = 1, .k = K, .profile = "festive", .contexts = &context,
-                           .ncontexts = 1, .attributes = all, .nattributes = 1};
+    pados_search search = {.table = "products",
+                           .count = 1,
+                           .k = K,
+                           .profile = "festive",
+                           .contexts = &context,
+                           .ncontexts = 1,
+                           .attributes = all,
+                           .nattributes = 1};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_string_equal(pados_path_name(r->path[0]), "attributes");
@@ -282,7 +364,8 @@ static void test_without_a_vector_attributes_decide(void **state)
     /* Brand 7 adds a tenth to a sweet; ties go to the smaller id; at most three of a brand. */
     assert_string_equal(value_of(r, "brand", 0), "7");
     assert_true(fabsf(r->scores[0] - 2.1f) < 1e-5f);
-    for (size_t h = 0; h < r->hits; h++) assert_string_equal(value_of(r, "department", h), "SWEETS");
+    for (size_t h = 0; h < r->hits; h++)
+        assert_string_equal(value_of(r, "department", h), "SWEETS");
     pados_result_free(r);
 }
 
@@ -291,10 +374,11 @@ static void test_bad_profiles_are_refused_by_name(void **state)
     (void)state;
     pados_error error;
     must_fail(put_profile("@include \"/etc/passwd\"\n", &error), error, INVALID_ARGUMENT, "@include");
-    must_fail(put_profile("profile = { name = \"x\"; table = \"products\"; terms = ( { attribute = \"colour\";"
-                          " weights = ( (\"RED\", 1.0) ); } ); };",
-                          &error),
-              error, INVALID_ARGUMENT, "colour");
+    must_fail(
+        put_profile("profile = { name = \"x\"; table = \"products\"; terms = ( { attribute = \"colour\";"
+                    " weights = ( (\"RED\", 1.0) ); } ); };",
+                    &error),
+        error, INVALID_ARGUMENT, "colour");
     must_fail(put_profile("profile = { name = \"x\"; table = \"products\"; wieghts = 3; };", &error), error,
               INVALID_ARGUMENT, "wieghts");
 }

@@ -18,7 +18,8 @@ static int start(void **state)
     client = server_client(&host);
     make_rows(1, ROWS, DIM, 10, rows);
     must(push_rows(client, "t",
-                   "table = { metric = \"cosine\"; dim = 8; attributes = ( { name = \"kind\"; type = \"category\"; } ); };",
+                   "table = { metric = \"cosine\"; dim = 8; attributes = ( { name = \"kind\"; type = "
+                   "\"category\"; } ); };",
                    ROWS, DIM, rows, NULL, "id,kind\n1,A\n2,B\n", false, NULL, &error),
          error);
     return 0;
@@ -90,8 +91,8 @@ static void test_a_table_that_does_not_fit_says_what_it_needs(void **state)
     float *big = malloc(sizeof(float) * BIG * WIDE);
     make_rows(3, BIG, WIDE, 50, big);
     pados_error error;
-    must_fail(push_rows(client, "big", NULL, BIG, WIDE, big, NULL, NULL, false, NULL, &error), error, RESOURCE_EXHAUSTED,
-              "MiB");
+    must_fail(push_rows(client, "big", NULL, BIG, WIDE, big, NULL, NULL, false, NULL, &error), error,
+              RESOURCE_EXHAUSTED, "MiB");
     free(big);
     assert_int_equal(run((pados_search){GOOD}, &error), 0);
 }
@@ -100,14 +101,16 @@ static void test_bad_names_and_schemas_are_refused(void **state)
 {
     (void)state;
     pados_error error;
-    must_fail(push_rows(client, "../etc", NULL, 10, DIM, rows, NULL, NULL, false, NULL, &error), error, INVALID_ARGUMENT,
-              "../etc");
-    must_fail(push_rows(client, "u", "table = { metrik = \"ip\"; };", 10, DIM, rows, NULL, NULL, false, NULL, &error), error,
-              INVALID_ARGUMENT, "metrik");
-    must_fail(push_rows(client, "u", "table = { metric = \"ip\"; dim = 9; };", 10, DIM, rows, NULL, NULL, false, NULL, &error),
+    must_fail(push_rows(client, "../etc", NULL, 10, DIM, rows, NULL, NULL, false, NULL, &error), error,
+              INVALID_ARGUMENT, "../etc");
+    must_fail(push_rows(client, "u", "table = { metrik = \"ip\"; };", 10, DIM, rows, NULL, NULL, false, NULL,
+                        &error),
+              error, INVALID_ARGUMENT, "metrik");
+    must_fail(push_rows(client, "u", "table = { metric = \"ip\"; dim = 9; };", 10, DIM, rows, NULL, NULL,
+                        false, NULL, &error),
               error, INVALID_ARGUMENT, "9");
-    must_fail(push_rows(client, "t", NULL, ROWS, DIM, rows, NULL, "id,kind\n99999,A\n", false, NULL, &error), error,
-              INVALID_ARGUMENT, "99999");
+    must_fail(push_rows(client, "t", NULL, ROWS, DIM, rows, NULL, "id,kind\n99999,A\n", false, NULL, &error),
+              error, INVALID_ARGUMENT, "99999");
     must_fail(push_rows(client, "t", NULL, ROWS, DIM, rows, NULL, "id,kind\n1\n", false, NULL, &error), error,
               INVALID_ARGUMENT, "attributes.csv");
 }

@@ -8,7 +8,8 @@ enum { DIM = 8 };
 static void refused(const char *word, const char *a, const char *b)
 {
     char log[4096];
-    const char *args[] = {"--set", "data_folder=\"/tmp/pados-never\"", "--set", a, "--set", b ? b : a, "--check", NULL};
+    const char *args[] = {
+        "--set", "data_folder=\"/tmp/pados-never\"", "--set", a, "--set", b ? b : a, "--check", NULL};
     assert_int_not_equal(server_refused(args, log, sizeof log), 0);
     if (!strstr(log, word)) fail_msg("\"%s\" does not say \"%s\"", log, word);
 }
@@ -25,7 +26,8 @@ static void test_insecure_is_a_choice_that_is_spelled_out(void **state)
 {
     (void)state;
     char log[4096];
-    const char *args[] = {"--set", "data.url=\"tcp://0.0.0.0:7461\"", "--set", "data.insecure=true", "--check", NULL};
+    const char *args[] = {
+        "--set", "data.url=\"tcp://0.0.0.0:7461\"", "--set", "data.insecure=true", "--check", NULL};
     assert_int_equal(server_refused(args, log, sizeof log), 0);
 }
 
@@ -56,7 +58,8 @@ static void make_certificate(const char *folder)
 {
     char command[768];
     snprintf(command, sizeof command,
-             "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout %s/key.pem -out %s/cert.pem "
+             "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout %s/key.pem -out "
+             "%s/cert.pem "
              "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>/dev/null",
              folder, folder);
     assert_int_equal(system(command), 0);
@@ -87,7 +90,8 @@ static void test_tls_and_a_token_let_in_whoever_has_both(void **state)
     server_start(&host, all);
     pados_client *client;
     pados_error error;
-    pados_options good = {.token = "correct-horse-battery", .ca_file = ca, .server_name = "localhost", .connect_ms = 10000};
+    pados_options good = {
+        .token = "correct-horse-battery", .ca_file = ca, .server_name = "localhost", .connect_ms = 10000};
     must(pados_open(url, &good, &client, &error), error);
     pados_close(client);
     pados_options wrong = good;

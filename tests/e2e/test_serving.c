@@ -17,7 +17,8 @@ static int start(void **state)
     client = server_client(&host);
     rows = malloc(sizeof(float) * ROWS * DIM);
     make_rows(1, ROWS, DIM, 30, rows);
-    for (int i = 0; i < ROWS; i++) ids[i] = 1000 + (uint64_t)i * 3;
+    for (int i = 0; i < ROWS; i++)
+        ids[i] = 1000 + (uint64_t)i * 3;
     return 0;
 }
 
@@ -49,11 +50,13 @@ static double recall_of(const char *metric, const float *queries, const pados_re
     int right = 0;
     double *scores = malloc(sizeof *scores * ROWS);
     for (uint32_t q = 0; q < r->count; q++) {
-        for (int i = 0; i < ROWS; i++) scores[i] = score_of(metric, queries + q * DIM, rows + i * DIM);
+        for (int i = 0; i < ROWS; i++)
+            scores[i] = score_of(metric, queries + q * DIM, rows + i * DIM);
         for (size_t h = r->first[q]; h < r->first[q + 1]; h++) {
             double mine = scores[(r->ids[h] - 1000) / 3];
             int better = 0;
-            for (int i = 0; i < ROWS; i++) better += scores[i] > mine + 1e-9;
+            for (int i = 0; i < ROWS; i++)
+                better += scores[i] > mine + 1e-9;
             right += better < K;
         }
     }
@@ -69,7 +72,8 @@ static void every_metric(const char *metric)
     must(push_rows(client, metric, schema, ROWS, DIM, rows, ids, NULL, false, NULL, &error), error);
     float queries[QUERIES * DIM];
     make_rows(2, QUERIES, DIM, 30, queries);
-    pados_search search = {.table = metric, .count = QUERIES, .k = K, .vectors = queries, .dim = DIM, .exact = true};
+    pados_search search = {
+        .table = metric, .count = QUERIES, .k = K, .vectors = queries, .dim = DIM, .exact = true};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_int_equal(r->count, QUERIES);
@@ -117,7 +121,8 @@ static void test_a_row_asked_about_does_not_find_itself(void **state)
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_int_equal(r->hits, K);
-    for (size_t h = 0; h < r->hits; h++) assert_true(r->ids[h] != id);
+    for (size_t h = 0; h < r->hits; h++)
+        assert_true(r->ids[h] != id);
     assert_string_equal(pados_rung_name(r->rung[0]), "row");
     pados_result_free(r);
 }
@@ -168,7 +173,8 @@ static void test_excluded_rows_do_not_come_back(void **state)
     search.nexclude = 1;
     must(pados_search_run(client, &search, &b, &error), error);
     for (size_t h = 0; h < b->hits; h++)
-        for (size_t x = 0; x < 5; x++) assert_true(b->ids[h] != a->ids[x]);
+        for (size_t x = 0; x < 5; x++)
+            assert_true(b->ids[h] != a->ids[x]);
     assert_memory_equal(b->ids, a->ids + 5, 5 * sizeof *a->ids);
     pados_result_free(a);
     pados_result_free(b);
@@ -192,12 +198,14 @@ static void test_min_score_cuts_the_tail(void **state)
     (void)state;
     pados_error error;
     float floor = 0.999f;
-    pados_search search = {.table = "cosine", .count = 1, .k = K, .vectors = rows, .dim = DIM, .min_score = &floor};
+    pados_search search = {
+        .table = "cosine", .count = 1, .k = K, .vectors = rows, .dim = DIM, .min_score = &floor};
     pados_result *r;
     must(pados_search_run(client, &search, &r, &error), error);
     assert_true(r->hits >= 1 && r->hits < K);
     assert_int_equal(r->ids[0], 1000);
-    for (size_t h = 0; h < r->hits; h++) assert_true(r->scores[h] >= floor);
+    for (size_t h = 0; h < r->hits; h++)
+        assert_true(r->scores[h] >= floor);
     pados_result_free(r);
 }
 
@@ -211,12 +219,14 @@ static void test_a_batch_answers_as_its_queries_do_alone(void **state)
     pados_result *batch;
     must(pados_search_run(client, &all, &batch, &error), error);
     for (uint32_t q = 0; q < QUERIES; q++) {
-        pados_search one = {.table = "ip", .count = 1, .k = K, .vectors = queries + q * DIM, .dim = DIM, .nprobe = 5};
+        pados_search one = {
+            .table = "ip", .count = 1, .k = K, .vectors = queries + q * DIM, .dim = DIM, .nprobe = 5};
         pados_result *alone;
         must(pados_search_run(client, &one, &alone, &error), error);
         assert_int_equal(alone->hits, batch->counts[q]);
         assert_memory_equal(alone->ids, batch->ids + batch->first[q], alone->hits * sizeof *alone->ids);
-        assert_memory_equal(alone->scores, batch->scores + batch->first[q], alone->hits * sizeof *alone->scores);
+        assert_memory_equal(alone->scores, batch->scores + batch->first[q],
+                            alone->hits * sizeof *alone->scores);
         pados_result_free(alone);
     }
     pados_result_free(batch);

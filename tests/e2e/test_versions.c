@@ -17,7 +17,8 @@ static int rows(void **state)
 }
 
 /* The rows that a version answers with for its own row 0. */
-static void answer(pados_client *client, const char *table, const float *query, uint64_t *ids, uint64_t *version)
+static void answer(pados_client *client, const char *table, const float *query, uint64_t *ids,
+                   uint64_t *version)
 {
     pados_search search = {.table = table, .count = 1, .k = K, .vectors = query, .dim = DIM, .recall = 0.99f};
     pados_result *r;
@@ -148,19 +149,21 @@ static void test_a_failed_push_leaves_what_serves(void **state)
     float *bad = malloc(sizeof second);
     memcpy(bad, second, sizeof second);
     bad[3 * DIM + 7] = (float)(0.0 / 0.0);
-    must_fail(push_rows(client, "t", NULL, ROWS, DIM, bad, NULL, NULL, false, NULL, &error), error, INVALID_ARGUMENT,
-              "row 3");
+    must_fail(push_rows(client, "t", NULL, ROWS, DIM, bad, NULL, NULL, false, NULL, &error), error,
+              INVALID_ARGUMENT, "row 3");
     assert_non_null(strstr(error.message, "7"));
     memset(bad + 5 * DIM, 0, DIM * sizeof *bad);
     bad[3 * DIM + 7] = 1;
-    must_fail(push_rows(client, "t", NULL, ROWS, DIM, bad, NULL, NULL, false, NULL, &error), error, INVALID_ARGUMENT,
-              "row 5");
+    must_fail(push_rows(client, "t", NULL, ROWS, DIM, bad, NULL, NULL, false, NULL, &error), error,
+              INVALID_ARGUMENT, "row 5");
     free(bad);
-    for (int i = 0; i < ROWS; i++) twice[i] = (uint64_t)(i == 20 ? 10 : i);
-    must_fail(push_rows(client, "t", NULL, ROWS, DIM, second, twice, NULL, false, NULL, &error), error, INVALID_ARGUMENT,
-              "10");
-    must_fail(push_rows(client, "t", NULL, ROWS, DIM, second, NULL, "id,colour\n1,RED\n", false, NULL, &error), error,
-              INVALID_ARGUMENT, "colour");
+    for (int i = 0; i < ROWS; i++)
+        twice[i] = (uint64_t)(i == 20 ? 10 : i);
+    must_fail(push_rows(client, "t", NULL, ROWS, DIM, second, twice, NULL, false, NULL, &error), error,
+              INVALID_ARGUMENT, "10");
+    must_fail(
+        push_rows(client, "t", NULL, ROWS, DIM, second, NULL, "id,colour\n1,RED\n", false, NULL, &error),
+        error, INVALID_ARGUMENT, "colour");
     answer(client, "t", first, after, NULL);
     assert_memory_equal(before, after, sizeof before);
     assert_int_equal(serving(client, "t"), 1);
