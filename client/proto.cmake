@@ -1,5 +1,4 @@
 # The wire's C code, generated from pados.proto: static library pados_wire.
-pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c)
 find_program(PROTOC_C protoc-c REQUIRED)
 set(PADOS_PROTO ${CMAKE_CURRENT_SOURCE_DIR}/proto/pados.proto)
 set(PADOS_PROTO_OUT ${CMAKE_CURRENT_BINARY_DIR}/proto)
