@@ -1,0 +1,2 @@
+pados_test(ingest conf pados_schema)
+pados_test(ingest schema pados_schema)
