@@ -21,7 +21,12 @@ INLINE void dots_block(const int8_t *codes, uint32_t groups, const int16_t *cons
                        const uint32_t wide, int32_t *out)
 {
     for (uint32_t row = 0; row < PD_PAGE_ROWS; row += wide * VR) {
-        vint sum[BLOCK][8] = {{{0}}};
+        vint sum[BLOCK][8];
+#pragma GCC unroll 4
+        for (uint32_t i = 0; i < n; i++)
+#pragma GCC unroll 8
+            for (uint32_t v = 0; v < wide; v++)
+                sum[i][v] = (vint){0};
         const int8_t *at = codes + row * 4;
         for (uint32_t g = 0; g < groups; g++, at += PD_PAGE_ROWS * 4) {
             vshort code[8];
@@ -175,7 +180,12 @@ INLINE void lanes_block(const float *const *queries, const uint32_t n, const flo
 {
     float lane[BLOCK][LANE_ROWS][16];
     for (uint32_t part = 0; part < 16; part += VF) {
-        vfloat sum[BLOCK][LANE_ROWS] = {{{0}}};
+        vfloat sum[BLOCK][LANE_ROWS];
+#pragma GCC unroll 4
+        for (uint32_t i = 0; i < n; i++)
+#pragma GCC unroll 4
+            for (uint32_t r = 0; r < nrows; r++)
+                sum[i][r] = (vfloat){0};
         for (uint32_t d = part; d < dim16; d += 16) {
             vfloat row[LANE_ROWS];
 #pragma GCC unroll 4

@@ -1,0 +1,287 @@
+/* pados-kernels-bench: what the kernels do in a second, on each instruction set that this machine has.
+ *
+ * Rows are drawn around random centres, lists are those centres, so that nothing but the kernels is timed and nothing
+ * but a C compiler is needed. Every figure is the best of several runs; codes come from memory, since a run walks over
+ * more of them than a cache holds.
+ *
+ *     pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]]
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend.h"
+#include "score.h"
+
+#define QUERIES 1000u
+#define K       10u
+
+static const char *const isas[] = {"portable", "avx2", "avx512"};
+
+typedef struct data {
+    uint32_t rows, dim, nlist, nprobe, threads;
+    float *centroids, *vectors, *queries;
+    uint32_t *list; /* [rows] */
+} data;
+
+static uint64_t random_state = 88172645463325252ull;
+
+static float random_normal(void)
+{
+    float sum = 0;
+    for (int i = 0; i < 4; i++) {
+        random_state ^= random_state << 13;
+        random_state ^= random_state >> 7;
+        random_state ^= random_state << 17;
+        sum += (float)(random_state >> 40) * 0x1p-24f - 0.5f;
+    }
+    return sum * 1.7320508f;
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void must(pd_status status, const pd_error *err)
+{
+    if (status == PD_OK) return;
+    fprintf(stderr, "pados-kernels-bench: %s\n", err->message);
+    exit(1);
+}
+
+static void *allocate(size_t count, size_t size)
+{
+    void *memory = calloc(count ? count : 1, size);
+    if (!memory) {
+        fprintf(stderr, "pados-kernels-bench: no memory\n");
+        exit(1);
+    }
+    return memory;
+}
+
+static void make(data *d)
+{
+    d->centroids = allocate((size_t)d->nlist * d->dim, sizeof(float));
+    d->vectors = allocate((size_t)d->rows * d->dim, sizeof(float));
+    d->queries = allocate((size_t)QUERIES * d->dim, sizeof(float));
+    d->list = allocate(d->rows, sizeof(uint32_t));
+    for (size_t i = 0; i < (size_t)d->nlist * d->dim; i++)
+        d->centroids[i] = random_normal();
+    for (uint32_t r = 0; r < d->rows + QUERIES; r++) {
+        uint32_t list = (uint32_t)((uint64_t)r * 2654435761u % d->nlist);
+        float *row =
+            r < d->rows ? d->vectors + (size_t)r * d->dim : d->queries + (size_t)(r - d->rows) * d->dim;
+        for (uint32_t i = 0; i < d->dim; i++)
+            row[i] = d->centroids[(size_t)list * d->dim + i] + random_normal();
+        if (r < d->rows) d->list[r] = list;
+    }
+}
+
+/* The pages of all lists, one after the other, in memory of the caller's. */
+static uint32_t *lay_out(const data *d, uint32_t *offsets, uint32_t *rows, uint32_t *order)
+{
+    for (uint32_t r = 0; r < d->rows; r++)
+        rows[d->list[r]]++;
+    uint32_t *at = allocate(d->nlist, sizeof *at);
+    for (uint32_t l = 0, begin = 0; l < d->nlist; l++) {
+        offsets[l + 1] = offsets[l] + pd_pages_for(rows[l]);
+        at[l] = begin;
+        begin += rows[l];
+    }
+    for (uint32_t r = 0; r < d->rows; r++)
+        order[at[d->list[r]]++] = r;
+    free(at);
+    uint32_t *pages = allocate(offsets[d->nlist], sizeof *pages);
+    for (uint32_t p = 0; p < offsets[d->nlist]; p++)
+        pages[p] = p;
+    return pages;
+}
+
+static void fill_page(const data *d, const pd_index *index, uint32_t list, const uint32_t *order,
+                      uint32_t count, void *page, void *refine)
+{
+    float *rows = allocate((size_t)count * d->dim, sizeof *rows);
+    pd_page_clear(&index->shape, &index->layout, page);
+    for (uint32_t r = 0; r < count; r++) {
+        memcpy(rows + (size_t)r * d->dim, d->vectors + (size_t)order[r] * d->dim, d->dim * sizeof *rows);
+        pd_page_ids(&index->layout, page)[r] = order[r];
+    }
+    pd_page_encode(&index->shape, &index->layout, d->centroids + (size_t)list * d->dim, rows, 0, count, page,
+                   refine);
+    free(rows);
+}
+
+static pd_index *build(const data *d, pd_device *device, const pd_shape *shape)
+{
+    pd_error err;
+    uint32_t *offsets = allocate(d->nlist + 1, sizeof *offsets), *rows = allocate(d->nlist, sizeof *rows);
+    uint32_t *order = allocate(d->rows, sizeof *order);
+    uint32_t *pages = lay_out(d, offsets, rows, order);
+    pd_index_spec spec = {.shape = *shape, .npages = offsets[d->nlist], .name = "bench"};
+    pd_index *index;
+    must(pd_index_open(device, &spec, &index, &err), &err);
+    void *main_page = allocate(index->layout.page_bytes, 1);
+    void *refine_page = allocate(index->layout.refine_bytes, 1);
+    for (uint32_t l = 0, begin = 0; l < d->nlist; begin += rows[l], l++) {
+        for (uint32_t done = 0; done < rows[l]; done += PD_PAGE_ROWS) {
+            uint32_t count = rows[l] - done < PD_PAGE_ROWS ? rows[l] - done : PD_PAGE_ROWS, got;
+            uint32_t page = offsets[l] + done / PD_PAGE_ROWS;
+            void *window;
+            fill_page(d, index, l, order + begin + done, count, main_page, refine_page);
+            must(pd_index_window(index, PD_PAGES_MAIN, page, 1, &window, &got, &err), &err);
+            memcpy(window, main_page, index->layout.page_bytes);
+            must(pd_index_commit(index, &err), &err);
+            if (shape->refine == PD_REFINE_NONE) continue;
+            must(pd_index_window(index, PD_PAGES_REFINE, page, 1, &window, &got, &err), &err);
+            memcpy(window, refine_page, index->layout.refine_bytes);
+            must(pd_index_commit(index, &err), &err);
+        }
+    }
+    pd_lists lists = {.centroids = d->centroids, .offsets = offsets, .pages = pages, .rows = rows};
+    must(pd_index_set_lists(index, &lists, &err), &err);
+    free(main_page);
+    free(refine_page);
+    free(offsets);
+    free(rows);
+    free(order);
+    free(pages);
+    return index;
+}
+
+static void time_search(const data *d, pd_index *index, const char *isa, uint32_t batch)
+{
+    static pd_hit hits[QUERIES * K];
+    pd_query queries[QUERIES];
+    pd_answer answers[QUERIES];
+    pd_timing best = {0};
+    pd_error err;
+    double least = INFINITY;
+    for (uint32_t q = 0; q < QUERIES; q++) {
+        queries[q] = (pd_query){.vector = d->queries + (size_t)q * d->dim,
+                                .similarity = 1,
+                                .nprobe = d->nprobe,
+                                .k = K,
+                                .min_score = -INFINITY};
+        answers[q] = (pd_answer){.hits = hits + (size_t)q * K};
+    }
+    for (int run = 0; run < 4; run++) {
+        double begin = seconds();
+        pd_timing sum = {0}, one;
+        for (uint32_t q = 0; q < QUERIES; q += batch) {
+            uint32_t n = QUERIES - q < batch ? QUERIES - q : batch;
+            must(pd_index_search(index, queries + q, n, answers + q, &one, &err), &err);
+            sum.coarse_ns += one.coarse_ns;
+            sum.scan_ns += one.scan_ns;
+            sum.refine_ns += one.refine_ns;
+        }
+        double took = seconds() - begin;
+        if (took < least) {
+            least = took;
+            best = sum;
+        }
+    }
+    uint64_t scanned = 0;
+    for (uint32_t q = 0; q < QUERIES; q++)
+        scanned += answers[q].scanned;
+    printf("%-9s search  batch %4u  %9.0f queries/s  coarse %6.2f us  scan %6.2f us  refine %6.2f us  "
+           "%7.1f M codes/s in the scan\n",
+           isa, batch, QUERIES / least, (double)best.coarse_ns / 1e3 / QUERIES,
+           (double)best.scan_ns / 1e3 / QUERIES, (double)best.refine_ns / 1e3 / QUERIES,
+           (double)scanned * 1e3 / (double)best.scan_ns);
+}
+
+/* Pages without codes to speak of, as exact search sees them: ids and liveness. */
+static void time_exact(const data *d, pd_device *device, const pd_shape *shape, const char *isa)
+{
+    uint32_t npages = d->rows / PD_PAGE_ROWS < 512 ? d->rows / PD_PAGE_ROWS : 512;
+    pd_hit *hits = allocate(QUERIES * K, sizeof *hits);
+    pd_query queries[QUERIES];
+    pd_answer answers[QUERIES];
+    pd_layout layout;
+    pd_exact *exact;
+    pd_error err;
+    must(pd_layout_of(shape, &layout, &err), &err);
+    unsigned char *pages = allocate(npages, layout.page_bytes);
+    for (uint32_t p = 0; p < npages; p++)
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            pd_page_ids(&layout, pages + (size_t)p * layout.page_bytes)[r] = (uint64_t)p * PD_PAGE_ROWS + r;
+    for (uint32_t q = 0; q < QUERIES; q++) {
+        queries[q] = (pd_query){
+            .vector = d->queries + (size_t)q * d->dim, .similarity = 1, .k = K, .min_score = -INFINITY};
+        answers[q] = (pd_answer){.hits = hits + (size_t)q * K};
+    }
+    double begin = seconds();
+    must(pd_exact_begin(device, shape, queries, QUERIES, &exact, &err), &err);
+    pd_block block = {.npages = npages, .pages = pages, .rows = d->vectors, .dtype = PD_REFINE_F32};
+    must(pd_exact_block(device, exact, &block, &err), &err);
+    must(pd_exact_end(device, exact, answers, &err), &err);
+    double took = seconds() - begin;
+    printf("%-9s exact   %u queries x %u rows  %6.1f GFLOP/s\n", isa, QUERIES, npages * PD_PAGE_ROWS,
+           2e-9 * QUERIES * npages * PD_PAGE_ROWS * d->dim / took);
+    free(pages);
+    free(hits);
+}
+
+static void time_assign(const data *d, pd_device *device, const char *isa)
+{
+    uint32_t rows = d->rows < 20000 ? d->rows : 20000;
+    uint32_t *lists = allocate(rows, sizeof *lists);
+    pd_error err;
+    double begin = seconds();
+    must(pd_device_assign(device, d->centroids, d->nlist, d->dim, d->vectors, rows, lists, &err), &err);
+    double took = seconds() - begin;
+    printf("%-9s assign  %9.0f rows/s  %6.1f GFLOP/s\n", isa, rows / took,
+           2e-9 * rows * d->nlist * d->dim / took);
+    free(lists);
+}
+
+int main(int argc, char **argv)
+{
+    uint32_t numbers[5] = {60000, 784, 512, 8, 1};
+    for (int i = 1; i < argc && i <= 5; i++)
+        numbers[i - 1] = (uint32_t)strtoul(argv[i], NULL, 10);
+    data d = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], NULL, NULL, NULL, NULL};
+    if (d.rows < PD_PAGE_ROWS || d.dim == 0 || d.dim > PD_MAX_DIM || d.nlist == 0) {
+        fprintf(stderr, "usage: pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]]\n");
+        return 2;
+    }
+    make(&d);
+    pd_shape shape = {
+        .metric = PD_L2, .code = PD_CODE_I8, .refine = PD_REFINE_F16, .dim = d.dim, .nlist = d.nlist};
+    printf("%u rows x %u, %u lists, %u probed, k %u, l2, i8 codes, f16 refine, %u thread(s)\n", d.rows, d.dim,
+           d.nlist, d.nprobe, K, d.threads);
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        pd_error err;
+        pd_device *device;
+        pd_device_options options = {.memory = (uint64_t)(d.rows + 64ull * d.nlist) * (d.dim + 40ull) * 4 +
+                                               (64u << 20),
+                                     .threads = d.threads,
+                                     .isa = isas[i]};
+        if (pd_device_open("cpu", &options, &device, &err) == PD_INVALID_ARGUMENT) {
+            printf("%-9s is not on this machine\n", isas[i]);
+            continue;
+        }
+        pd_device_info info;
+        pd_device_info_of(device, &info);
+        if (i == 0) printf("%s\n", info.about);
+        pd_index *index = build(&d, device, &shape);
+        time_search(&d, index, isas[i], 1000);
+        time_search(&d, index, isas[i], 64);
+        time_search(&d, index, isas[i], 1);
+        time_exact(&d, device, &shape, isas[i]);
+        time_assign(&d, device, isas[i]);
+        pd_index_close(index);
+        pd_device_close(device);
+    }
+    free(d.centroids);
+    free(d.vectors);
+    free(d.queries);
+    free(d.list);
+    return 0;
+}
