@@ -1,8 +1,8 @@
 /* Building a version: validate, train, assign, order, encode, summarise, write.
  *
  * The input is what an upload left (rows of one dtype in a file or in memory, ids, attributes as CSV). Nothing of the
- * input is trusted. Memory: the rows are read through the page cache (mmap), 16 bytes a row and the attribute columns
- * are held.
+ * input is trusted. Memory: the rows are read through the page cache (mmap); about 30 bytes a row, the attribute columns
+ * and a training sample of at most 1 GiB are held.
  */
 #ifndef PD_BUILD_H
 #define PD_BUILD_H
@@ -28,6 +28,7 @@ typedef struct pd_build_input {
     const pd_schema *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
     uint32_t nlist;        /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
     uint64_t seed;
+    double now; /* when it is built, days since 1970-01-01; 0: now */
 } pd_build_input;
 
 /* Lists for a table of rows: about 4 sqrt(rows), a multiple of 8, at least 1, with at least about 39 rows a list in the

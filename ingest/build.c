@@ -1,0 +1,240 @@
+/* Building a version, stage by stage:
+ *
+ *   validate   every value is looked at once, ids are put in a map that finds the second of a pair
+ *   attributes the CSV is joined by id, values get their numbers, knots and representatives are chosen   build_columns.c
+ *   train      centroids from a seeded sample                                                            build_lists.c
+ *   assign     each row's nearest centroid, then order: by list, by the leading attribute, by id
+ *   write      pages in slot order, sequentially, into FOLDER.tmp; sync, rename                          build_write.c
+ *
+ * The same input and seed give the same bytes: samples are drawn by a written generator, ties are broken by id, and no
+ * stage depends on how many threads there are. Rows are read where they lie (usually a mapped file) as often as they
+ * are needed; nothing of the size of the vectors is held besides the training sample.
+ */
+#include "build.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "build_impl.h"
+#include "f16.h"
+#include "score.h"
+
+/* Beyond this a square may not be finite in f32 once summed over the dimensions. */
+#define LARGEST_VALUE 1e16f
+#define LARGEST_F16   65504.0f
+#define TICK_ROWS     8192u
+
+uint32_t pd_auto_nlist(uint64_t rows)
+{
+    double want = 4.0 * sqrt((double)rows);
+    double most = (double)rows / 39.0;
+    uint32_t nlist = (uint32_t)(want < most ? want : most);
+    if (nlist > 8) nlist -= nlist % 8;
+    return nlist < 1 ? 1 : nlist;
+}
+
+uint64_t pd_builder_id(const pd_builder *b, uint64_t row)
+{
+    return b->in->ids ? b->in->ids[row] : row;
+}
+
+static void convert(const pd_builder *b, uint64_t row, float *out)
+{
+    size_t at = (size_t)row * b->dim;
+    switch (b->in->dtype) {
+    case PD_DTYPE_F16: {
+        const unsigned char *from = (const unsigned char *)b->in->rows + at * 2;
+        for (uint32_t d = 0; d < b->dim; d++) {
+            pd_f16 half;
+            memcpy(&half, from + (size_t)d * 2, 2);
+            out[d] = pd_f16_to_f32(half);
+        }
+        break;
+    }
+    case PD_DTYPE_I8:
+        for (uint32_t d = 0; d < b->dim; d++)
+            out[d] = (float)((const int8_t *)b->in->rows)[at + d];
+        break;
+    case PD_DTYPE_U8:
+        for (uint32_t d = 0; d < b->dim; d++)
+            out[d] = (float)((const uint8_t *)b->in->rows)[at + d];
+        break;
+    default: /* f32; others were refused. Mapped bytes may begin anywhere, so no float pointer. */
+        memcpy(out, (const unsigned char *)b->in->rows + at * 4, (size_t)b->dim * 4);
+    }
+}
+
+void pd_builder_row(const pd_builder *b, uint64_t row, float *out)
+{
+    convert(b, row, out);
+    if (b->shape.metric == PD_COSINE) pd_normalise(out, b->dim);
+}
+
+pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done, uint64_t total,
+                          pd_error *err)
+{
+    if (b->progress && b->progress(b->context, stage, done, total))
+        return pd_fail(err, PD_CANCELLED, "the build was stopped while it did \"%s\"", stage);
+    return PD_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ validate --- */
+
+static pd_status check_values(const pd_builder *b, uint64_t row, float most, float *values, pd_error *err)
+{
+    convert(b, row, values);
+    float largest = 0.0f;
+    int finite = 1;
+    for (uint32_t d = 0; d < b->dim; d++) {
+        float size = fabsf(values[d]);
+        finite &= size <= most; /* false for a NaN */
+        largest = size > largest ? size : largest;
+    }
+    if (!finite) {
+        uint32_t d = 0;
+        while (fabsf(values[d]) <= most)
+            d++;
+        const char *what = isnan(values[d])   ? "is not a number"
+                           : isinf(values[d]) ? "is infinite"
+                                              : "is too large for the precision that the table keeps";
+        return pd_fail(err, PD_INVALID_ARGUMENT, "row %llu, column %u %s", (unsigned long long)row, d, what);
+    }
+    if (b->schema->metric == PD_COSINE && (largest == 0.0f || !pd_normalise(values, b->dim)))
+        return pd_fail(err, PD_INVALID_ARGUMENT, "row %llu is a zero vector, which has no cosine",
+                       (unsigned long long)row);
+    return PD_OK;
+}
+
+static pd_status validate(pd_builder *b, pd_error *err)
+{
+    float most = b->schema->metric == PD_COSINE ? 3e38f : LARGEST_VALUE;
+    const pd_schema *s = b->schema;
+    if (s->metric != PD_COSINE &&
+        (s->source == PD_REFINE_F16 || s->refine == PD_REFINE_F16 || s->code == PD_CODE_F16))
+        most = LARGEST_F16;
+    float *values = malloc((size_t)b->dim * sizeof *values);
+    if (!values) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a row");
+    pd_status status = b->in->ids ? pd_idmap_open(&b->rows_of, b->count, err) : PD_OK;
+    for (uint64_t row = 0; !status && row < b->count; row++) {
+        if (row % TICK_ROWS == 0) status = pd_builder_tick(b, "validate", row, b->count, err);
+        if (!status) status = check_values(b, row, most, values, err);
+        if (status || !b->in->ids) continue;
+        uint32_t before = pd_idmap_put(&b->rows_of, b->in->ids[row], (uint32_t)row);
+        if (before != PD_IDMAP_NONE)
+            status = pd_fail(err, PD_INVALID_ARGUMENT, "rows %u and %llu have the same id %llu", before,
+                             (unsigned long long)row, (unsigned long long)b->in->ids[row]);
+    }
+    free(values);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ the whole --- */
+
+static pd_status check_input(pd_builder *b, pd_error *err)
+{
+    const pd_build_input *in = b->in;
+    pd_status status = pd_name_check("table", in->table, err);
+    if (status) return status;
+    if (in->dtype != PD_DTYPE_F32 && in->dtype != PD_DTYPE_F16 && in->dtype != PD_DTYPE_I8 &&
+        in->dtype != PD_DTYPE_U8)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "rows of %s cannot be searched; f32, f16, i8 and u8 can",
+                       pd_dtype_name(in->dtype));
+    if (in->dim == 0 || in->dim > PD_MAX_DIM)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "the rows have %u columns; 1 to %u can be kept", in->dim,
+                       PD_MAX_DIM);
+    if (in->schema->dim && in->schema->dim != in->dim)
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "the rows have %u columns, the schema of \"%s\" says dim = %u", in->dim, in->table,
+                       in->schema->dim);
+    if (in->version > INT64_MAX)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "version %llu is too large",
+                       (unsigned long long)in->version);
+    uint32_t asked = in->nlist ? in->nlist : in->schema->nlist;
+    uint32_t nlist = asked ? asked : pd_auto_nlist(in->count);
+    if (in->schema->index && in->count && asked && (asked > in->count || asked > PD_MAX_NLIST))
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%u lists were asked for, but there are %llu rows", asked,
+                       (unsigned long long)in->count);
+    if (!in->schema->index) nlist = 0;
+    if (in->schema->index && in->count == 0) nlist = 1;
+    /* Slots are 32 bits; each list may leave a page partly empty. */
+    if (in->count / PD_PAGE_ROWS + nlist + 1 > PD_MAX_PAGES)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%llu rows are more than a table can hold",
+                       (unsigned long long)in->count);
+    b->nlist = nlist;
+    b->count = in->count;
+    b->dim = in->dim;
+    b->now = in->now > 0 ? in->now : pd_days_now();
+    return PD_OK;
+}
+
+static pd_status run(pd_builder *b, const char *folder, pd_error *err)
+{
+    pd_status status = validate(b, err);
+    if (!status) status = pd_builder_columns(b, err);
+    if (status) return status;
+    pd_idmap_close(&b->rows_of);
+    pd_schema_shape(b->schema, b->nlist, &b->shape);
+    status = pd_layout_of(&b->shape, &b->layout, err);
+    if (!status) status = pd_builder_lists(b, err);
+    if (!status) status = pd_builder_write(b, folder, err);
+    return status;
+}
+
+static void builder_close(pd_builder *b)
+{
+    pd_idmap_close(&b->rows_of);
+    pd_schema_free(b->schema);
+    free(b->bytes);
+    free(b->floats);
+    free(b->keys);
+    free(b->centroids);
+    free(b->list_of);
+    free(b->order);
+    free(b->list_rows);
+    free(b->offsets);
+}
+
+/* FOLDER.tmp, new and empty. One that a crash left behind goes first. */
+static pd_status make_folder(const char *folder, char *fresh, pd_error *err)
+{
+    struct stat about;
+    int used = snprintf(fresh, PD_PATH_ROOM, "%s.tmp", folder);
+    if (used < 0 || used >= PD_PATH_ROOM)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "the version's path is too long");
+    if (lstat(folder, &about) == 0) return pd_fail(err, PD_ALREADY_EXISTS, "%s is already there", folder);
+    if (lstat(fresh, &about) == 0) {
+        pd_status status = pd_folder_remove(fresh, err);
+        if (status) return status;
+    }
+    return mkdir(fresh, 0755) != 0 ? pd_fail_errno(err, "make the folder", fresh) : PD_OK;
+}
+
+pd_status pd_build(const pd_build_input *input, const char *folder, pd_device *device, pd_progress progress,
+                   void *context, pd_error *err)
+{
+    pd_builder b = {.in = input, .device = device, .progress = progress, .context = context};
+    char fresh[PD_PATH_ROOM];
+    pd_status status = check_input(&b, err);
+    if (status) return status;
+    status = pd_schema_copy(input->schema, &b.schema, err);
+    if (status) return status;
+    b.schema->dim = b.dim;
+    b.shape.metric = b.schema->metric;
+    status = make_folder(folder, fresh, err);
+    if (status) goto err_after_schema;
+    status = run(&b, fresh, err);
+    if (!status) status = pd_folder_sync(fresh, err);
+    if (!status && rename(fresh, folder) != 0) status = pd_fail_errno(err, "rename to", folder);
+    if (status)
+        pd_folder_remove(fresh, NULL);
+    else
+        status = pd_folder_sync_parent(folder, err);
+
+err_after_schema:
+    builder_close(&b);
+    return status;
+}

@@ -1,0 +1,55 @@
+/* A build in progress, shared by its stages: build.c (validate), build_columns.c (attributes), build_lists.c (train,
+ * assign, order), build_write.c (encode, write). */
+#ifndef PD_BUILD_IMPL_H
+#define PD_BUILD_IMPL_H
+
+#include "build.h"
+#include "files.h"
+#include "idmap.h"
+#include "lists_file.h"
+#include "manifest.h"
+
+typedef struct pd_builder {
+    const pd_build_input *in;
+    pd_device *device;
+    pd_progress progress;
+    void *context;
+    double now; /* days */
+    uint64_t count;
+    uint32_t dim;
+    pd_schema *schema; /* a copy that becomes complete */
+    pd_shape shape;
+    pd_layout layout;
+    pd_idmap rows_of; /* id -> row; empty where ids are 0..count-1 */
+
+    /* Attribute columns by input row. */
+    uint8_t *bytes; /* [nbytes][count] */
+    float *floats;  /* [nfloats][count] */
+    uint64_t *keys; /* [nkeys][count] */
+
+    /* Lists (nlist 0: one run of pages in row order). */
+    uint32_t nlist;
+    float *centroids;    /* [nlist][dim] */
+    uint32_t *list_of;   /* [count] by input row */
+    uint32_t *order;     /* [count] input rows in slot order; NULL: row order */
+    uint32_t *list_rows; /* [nlist] */
+    uint32_t *offsets;   /* [nlist + 1] in pages */
+    uint32_t npages;
+    float similarity_sd, residual_sd, beta;
+} pd_builder;
+
+/* The id and the values of an input row; values converted to f32 and, under cosine, normalised. The rows were validated. */
+uint64_t pd_builder_id(const pd_builder *b, uint64_t row);
+void pd_builder_row(const pd_builder *b, uint64_t row, float *out);
+/* CANCELLED when the caller wants to stop. */
+pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done, uint64_t total,
+                          pd_error *err);
+
+/* Reads the CSV into columns and completes the schema: dictionaries, knots, representatives. */
+pd_status pd_builder_columns(pd_builder *b, pd_error *err);
+/* Trains, assigns, orders, and measures the standard deviations. */
+pd_status pd_builder_lists(pd_builder *b, pd_error *err);
+/* Writes every file into folder, which exists and is empty. */
+pd_status pd_builder_write(pd_builder *b, const char *folder, pd_error *err);
+
+#endif

@@ -1,0 +1,462 @@
+/* Calibration: exact answers once for each spread, then real searches at growing nprobe until they agree.
+ *
+ * The searches are the engine's own, with the k that is asked for: a search for 1,000 refines more candidates than one
+ * for 10, so each band of k is measured by itself. What a calibration costs is bounded twice: bands of large k use the
+ * first part of the sample only, and so do points at which many lists are probed (a bound is computed with the number of
+ * queries that were really asked, so that fewer queries make the promise more careful, not less true).
+ *
+ * A row taken from the table finds itself. Held-out rows therefore exclude themselves on both sides.
+ */
+#include "calibrate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "random.h"
+#include "score.h"
+#include "version_impl.h"
+
+#define BATCH         512u
+#define ENOUGH        0.9995 /* mean recall at which a curve ends */
+#define FLAT_FROM     48u
+#define FLAT_GAIN     0.0015f
+#define Z_95          1.6449 /* one-sided */
+#define POINT_BUDGET  1e10   /* multiply-adds of one point of a curve */
+#define POINT_LEAST   256u   /* queries that a point has at least */
+#define WEIGHTS_BYTES (64u << 20)
+#define SD_QUERIES    128u
+#define SD_ROWS       1024u
+#define SD_LISTS      48u
+#define SD_IN_LIST    64u
+
+/* Queries that a band is measured with. */
+static const uint32_t band_queries[PD_BANDS] = {PD_CALIBRATION_QUERIES, PD_CALIBRATION_QUERIES, 500, 200};
+
+/* What is right for one band of one spread. */
+typedef struct truth {
+    uint32_t k, queries;
+    uint64_t *ids;   /* [queries][k] sorted */
+    uint32_t *count; /* [queries] */
+    float *last;     /* [queries] the k-th score */
+} truth;
+
+typedef struct run {
+    const pd_calibrate_input *in;
+    const pd_version_info *info;
+    pd_progress progress;
+    void *context;
+    uint32_t n;
+    float *queries;    /* [n][dim] */
+    uint64_t *exclude; /* [n] held-out rows: their own ids; NULL otherwise */
+    uint32_t tables;   /* weight tables drawn; query q uses table q % tables */
+    float *weights;    /* [tables][layout.weights] */
+    int weighted;      /* this spread has weights */
+    truth truths[PD_BANDS];
+    pd_query *asked; /* [n] */
+    pd_answer *answers;
+    pd_hit *hits; /* room for all of them */
+    uint64_t steps, done;
+} run;
+
+static pd_status tick(run *r, pd_error *err)
+{
+    if (r->progress && r->progress(r->context, "calibrate", r->done, r->steps))
+        return pd_fail(err, PD_CANCELLED, "the calibration was stopped");
+    return PD_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ the sample --- */
+
+/* One live slot from each of n equal parts of the rows, ascending. A built list fills its pages one after another. */
+static void take_slots(const pd_version_info *info, uint32_t n, uint64_t seed, uint32_t *slots)
+{
+    uint64_t state = seed, before = 0; /* rows of the lists before this one */
+    uint32_t list = 0, nlist = info->shape.nlist;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t from = (uint64_t)i * info->rows / n, to = (uint64_t)(i + 1) * info->rows / n;
+        uint64_t rank = from + pd_random_below(&state, to - from);
+        while (nlist && rank >= before + info->lists.rows[list])
+            before += info->lists.rows[list++];
+        uint32_t page = (uint32_t)((rank - before) / PD_PAGE_ROWS);
+        if (nlist) page = info->lists.pages[info->lists.offsets[list] + page];
+        slots[i] = page * PD_PAGE_ROWS + (uint32_t)((rank - before) % PD_PAGE_ROWS);
+    }
+}
+
+static void shuffle(uint32_t *items, uint32_t n, uint64_t seed)
+{
+    uint64_t state = seed;
+    for (uint32_t i = n; i > 1; i--) {
+        uint32_t other = (uint32_t)pd_random_below(&state, i), held = items[i - 1];
+        items[i - 1] = items[other];
+        items[other] = held;
+    }
+}
+
+/* The ids of slots, from the pages on disk: the index belongs to the searching side. */
+static pd_status read_ids(const pd_version *v, const uint32_t *slots, uint32_t n, uint64_t *ids,
+                          pd_error *err)
+{
+    void *page = aligned_alloc(64, (size_t)v->files[PD_FILE_PAGES].page_bytes);
+    if (!page) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a page");
+    pd_status status = PD_OK;
+    for (uint32_t i = 0; !status && i < n; i++) {
+        status = pd_page_file_read(&v->files[PD_FILE_PAGES], slots[i] / PD_PAGE_ROWS, 1, page, err);
+        if (!status) ids[i] = pd_page_ids(&v->info.layout, page)[slots[i] % PD_PAGE_ROWS];
+    }
+    free(page);
+    return status;
+}
+
+/* The sample in random order, so that its first part is a sample as well. */
+static pd_status take_queries(run *r, pd_error *err)
+{
+    const pd_calibrate_input *in = r->in;
+    uint32_t dim = r->info->shape.dim;
+    uint64_t there = in->queries ? in->count : r->info->rows;
+    r->n = there < PD_CALIBRATION_QUERIES ? (uint32_t)there : PD_CALIBRATION_QUERIES;
+    r->queries = malloc((size_t)r->n * dim * sizeof *r->queries);
+    uint32_t *from = malloc((size_t)r->n * sizeof *from);
+    pd_status status = PD_OK;
+    if (!r->queries || !from) {
+        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u queries", r->n);
+    } else if (in->queries) {
+        uint64_t state = in->seed;
+        for (uint32_t i = 0; i < r->n; i++) {
+            uint64_t first = i * there / r->n, next = (i + 1) * there / r->n;
+            from[i] = (uint32_t)(first + pd_random_below(&state, next - first));
+        }
+        shuffle(from, r->n, in->seed + 1);
+        for (uint32_t i = 0; i < r->n; i++)
+            memcpy(r->queries + (size_t)i * dim, in->queries + (size_t)from[i] * dim,
+                   dim * sizeof *r->queries);
+    } else {
+        take_slots(r->info, r->n, in->seed, from);
+        shuffle(from, r->n, in->seed + 1);
+        r->exclude = malloc((size_t)r->n * sizeof *r->exclude);
+        status = r->exclude ? read_ids(in->version, from, r->n, r->exclude, err)
+                            : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u queries", r->n);
+        if (!status) status = pd_version_source(in->version, from, r->n, r->queries, err);
+    }
+    free(from);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ spreads --- */
+
+/* Mean over queries of the standard deviation of their similarity to rows: [n][dim]. */
+static double mean_sd(const run *r, uint32_t queries, const float *rows, uint32_t n)
+{
+    uint32_t dim = r->info->shape.dim;
+    double total = 0;
+    for (uint32_t q = 0; q < queries; q++) {
+        const float *query = r->queries + (size_t)q * dim;
+        double sum = 0, squares = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            const float *row = rows + (size_t)i * dim;
+            double sim = r->info->shape.metric == PD_L2 ? -(double)pd_l2(query, row, dim)
+                                                        : (double)pd_dot(query, row, dim);
+            sum += sim;
+            squares += sim * sim;
+        }
+        double variance = n > 1 ? (squares - sum * sum / n) / (n - 1) : 0;
+        total += variance > 0 ? sqrt(variance) : 0;
+    }
+    return queries ? total / queries : 0;
+}
+
+static double residual_sd(const run *r, uint32_t queries, const uint32_t *picks, uint32_t npicks, float *rows,
+                          pd_status *status, pd_error *err)
+{
+    const pd_lists *lists = &r->info->lists;
+    double total = 0;
+    uint32_t used = 0;
+    for (uint32_t i = 0; !*status && i < npicks; i++) {
+        uint32_t list = r->info->page_list[picks[i] / PD_PAGE_ROWS], n = lists->rows[list], taken = 0;
+        if (n < 4) continue;
+        uint32_t slots[SD_IN_LIST + 1], step = n / SD_IN_LIST + 1;
+        for (uint32_t k = 0; k < n; k += step)
+            slots[taken++] =
+                lists->pages[lists->offsets[list] + k / PD_PAGE_ROWS] * PD_PAGE_ROWS + k % PD_PAGE_ROWS;
+        *status = pd_version_source(r->in->version, slots, taken, rows, err);
+        if (*status) break;
+        total += mean_sd(r, queries, rows, taken);
+        used++;
+    }
+    return used ? total / used : 0;
+}
+
+static pd_status measure_spreads(run *r, pd_calibration *out, pd_error *err)
+{
+    uint32_t n = r->info->rows < SD_ROWS ? (uint32_t)r->info->rows : SD_ROWS;
+    uint32_t queries = r->n < SD_QUERIES ? r->n : SD_QUERIES;
+    uint32_t npicks = n < SD_LISTS ? n : SD_LISTS;
+    float *rows = malloc((size_t)(n + SD_IN_LIST) * r->info->shape.dim * sizeof *rows);
+    if (!rows) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u rows", n);
+    uint32_t slots[SD_ROWS];
+    take_slots(r->info, n, r->in->seed + 2, slots);
+    pd_status status = pd_version_source(r->in->version, slots, n, rows, err);
+    if (!status) {
+        out->similarity_sd = (float)mean_sd(r, queries, rows, n);
+        shuffle(slots, n, r->in->seed + 3);
+        out->residual_sd = (float)residual_sd(r, queries, slots, npicks, rows, &status, err);
+    }
+    free(rows);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ truth --- */
+
+static void set_query(const run *r, uint32_t i, uint32_t k, uint32_t nprobe)
+{
+    uint32_t dim = r->info->shape.dim;
+    r->asked[i] = (pd_query){
+        .vector = r->queries + (size_t)i * dim,
+        .similarity = 1.0f,
+        .weights = r->weighted ? r->weights + (size_t)(i % r->tables) * r->info->layout.weights : NULL,
+        .exclude = r->exclude ? r->exclude + i : NULL,
+        .nexclude = r->exclude != NULL,
+        .nprobe = nprobe,
+        .k = k,
+        .min_score = -INFINITY,
+    };
+}
+
+static int by_id(const void *left, const void *right)
+{
+    uint64_t l = *(const uint64_t *)left, r = *(const uint64_t *)right;
+    return (l > r) - (l < r);
+}
+
+/* Which bands there are, and room for what is right. */
+static pd_status open_truths(run *r, pd_error *err)
+{
+    for (uint32_t b = 0; b < PD_BANDS; b++) {
+        truth *t = &r->truths[b];
+        if (b > 0 && pd_band_k[b] > r->info->rows) continue;
+        t->k = pd_band_k[b];
+        t->queries = r->n < band_queries[b] ? r->n : band_queries[b];
+        t->ids = malloc((size_t)t->queries * t->k * sizeof *t->ids);
+        t->count = malloc((size_t)t->queries * sizeof *t->count);
+        t->last = malloc((size_t)t->queries * sizeof *t->last);
+        if (!t->ids || !t->count || !t->last)
+            return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the exact answers of %u queries",
+                           t->queries);
+    }
+    return PD_OK;
+}
+
+static void keep_truth(run *r, uint32_t i)
+{
+    const pd_answer *answer = &r->answers[i];
+    for (uint32_t b = 0; b < PD_BANDS; b++) {
+        truth *t = &r->truths[b];
+        if (i >= t->queries || !t->k) continue;
+        uint32_t n = answer->count < t->k ? answer->count : t->k;
+        uint64_t *ids = t->ids + (size_t)i * t->k;
+        for (uint32_t h = 0; h < n; h++)
+            ids[h] = answer->hits[h].id;
+        qsort(ids, n, sizeof *ids, by_id);
+        t->count[i] = n;
+        t->last[i] = n ? answer->hits[n - 1].score : INFINITY;
+    }
+}
+
+/* One exact pass answers every query, each to the depth that its bands need. */
+static pd_status find_truth(run *r, pd_error *err)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < r->n; i++) {
+        uint32_t k = 1;
+        for (uint32_t b = 0; b < PD_BANDS; b++)
+            if (i < r->truths[b].queries) k = r->truths[b].k;
+        set_query(r, i, k, 0);
+        r->answers[i] = (pd_answer){.hits = r->hits + at};
+        at += k;
+    }
+    pd_status status = pd_version_exact(r->in->version, r->in->device, r->asked, r->n, r->answers,
+                                        r->progress, r->context, err);
+    for (uint32_t i = 0; !status && i < r->n; i++)
+        keep_truth(r, i);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ curves --- */
+
+/* The share of the right ids among an answer's. A hit that ties with the last right one is right. */
+static double recall_of(const truth *t, uint32_t i, const pd_answer *answer)
+{
+    uint32_t right = 0, n = t->count[i];
+    const uint64_t *ids = t->ids + (size_t)i * t->k;
+    for (uint32_t h = 0; h < answer->count; h++) {
+        const pd_hit *hit = &answer->hits[h];
+        right += hit->score == t->last[i] || bsearch(&hit->id, ids, n, sizeof *ids, by_id) != NULL;
+    }
+    return n ? (double)(right < n ? right : n) / n : 1.0;
+}
+
+/* One-sided 95% bound of a mean recall: by the deviation between queries, and no better than Wilson's for that many
+ * trials, which keeps a sample without a miss from promising perfection. */
+static double lower_bound(double mean, double sd, uint32_t n, uint32_t k)
+{
+    double normal = mean - Z_95 * sd / sqrt((double)n);
+    double trials = (double)n * (double)k, z2 = Z_95 * Z_95 / trials;
+    double wilson = (mean + z2 / 2 - sqrt(z2 * (mean * (1 - mean) + z2 / 4))) / (1 + z2);
+    double low = normal < wilson ? normal : wilson;
+    return low < 0 ? 0 : low;
+}
+
+static pd_status measure_point(run *r, const truth *t, uint32_t nprobe, uint32_t m, pd_curve *curve,
+                               pd_error *err)
+{
+    double sum = 0, squares = 0;
+    for (uint32_t first = 0; first < m; first += BATCH) {
+        uint32_t count = m - first < BATCH ? m - first : BATCH;
+        for (uint32_t i = 0; i < count; i++) {
+            set_query(r, first + i, t->k, nprobe);
+            r->answers[i] = (pd_answer){.hits = r->hits + (size_t)i * t->k};
+        }
+        pd_status status = r->in->search(r->in->search_context, r->asked + first, count, r->answers, err);
+        if (!status) status = tick(r, err);
+        if (status) return status;
+        for (uint32_t i = 0; i < count; i++) {
+            double recall = recall_of(t, first + i, &r->answers[i]);
+            sum += recall;
+            squares += recall * recall;
+        }
+    }
+    double mean = sum / m, variance = m > 1 ? (squares - sum * mean) / (m - 1) : 0;
+    uint32_t at = curve->points++;
+    curve->at[at].nprobe = nprobe;
+    curve->at[at].recall = (float)(mean < 1 ? mean : 1);
+    float lower = (float)lower_bound(mean, variance > 0 ? sqrt(variance) : 0, m, t->k);
+    curve->at[at].lower = lower < curve->at[at].recall ? lower : curve->at[at].recall;
+    return PD_OK;
+}
+
+/* 1, 2, 3, 4, 6, 8, 12 ... nlist, or powers of two alone where that is too many. */
+static uint32_t make_grid(uint32_t nlist, uint32_t *grid)
+{
+    uint32_t n = 0, halves = nlist <= 3072;
+    for (uint32_t p = 1; p < nlist && n < PD_CURVE_POINTS - 2; p *= 2) {
+        grid[n++] = p;
+        if (halves && p > 1 && p + p / 2 < nlist && n < PD_CURVE_POINTS - 2) grid[n++] = p + p / 2;
+    }
+    grid[n++] = nlist;
+    return n;
+}
+
+/* Four times the lists bring nothing more: what is missing is not a matter of probes (codes, or refine rows that round
+ * near ties apart). */
+static int is_flat(const pd_curve *curve)
+{
+    uint32_t last = curve->points - 1, nprobe = curve->at[last].nprobe;
+    if (nprobe < FLAT_FROM) return 0;
+    for (uint32_t i = last; i > 0; i--)
+        if (curve->at[i - 1].nprobe * 4 <= nprobe)
+            return curve->at[last].recall - curve->at[i - 1].recall < FLAT_GAIN;
+    return 0;
+}
+
+static pd_status measure_curve(run *r, const truth *t, pd_curve *curve, pd_error *err)
+{
+    uint32_t grid[PD_CURVE_POINTS], nlist = r->info->shape.nlist, n = make_grid(nlist, grid);
+    for (uint32_t g = 0; g < n; g++) {
+        double each = (double)grid[g] / nlist * (double)r->info->rows * r->info->shape.dim;
+        double most = POINT_BUDGET / each;
+        uint32_t m = most < (double)t->queries ? (uint32_t)most : t->queries;
+        if (m < POINT_LEAST) m = t->queries < POINT_LEAST ? t->queries : POINT_LEAST;
+        pd_status status = measure_point(r, t, grid[g], m, curve, err);
+        if (status) return status;
+        if ((double)curve->at[curve->points - 1].recall >= ENOUGH || is_flat(curve)) break;
+    }
+    return PD_OK;
+}
+
+/* Weight tables of a spread. 0: the table has nothing that could be weighed. */
+static int draw_weights(run *r, float sd)
+{
+    uint32_t columns = 0;
+    for (uint32_t i = 0; i < r->tables; i++)
+        columns |= pd_random_weights(r->in->resident, r->in->seed * 1000003u + i, sd,
+                                     r->weights + (size_t)i * r->info->layout.weights);
+    return columns != 0;
+}
+
+static pd_status measure_spread(run *r, uint32_t s, pd_calibration *out, pd_error *err)
+{
+    r->weighted = s > 0;
+    if (r->weighted && !draw_weights(r, pd_spread_at[s] * out->similarity_sd)) {
+        /* Without byte columns a spread can only come from keys, which postings serve. */
+        for (uint32_t b = 0; b < PD_BANDS; b++)
+            out->curves[b][s] = out->curves[b][0];
+        return PD_OK;
+    }
+    pd_status status = find_truth(r, err);
+    for (uint32_t b = 0; !status && b < PD_BANDS; b++) {
+        r->done++;
+        if (r->truths[b].k) status = measure_curve(r, &r->truths[b], &out->curves[b][s], err);
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ the whole --- */
+
+static pd_status open_run(run *r, pd_error *err)
+{
+    pd_status status = take_queries(r, err);
+    if (!status) status = open_truths(r, err);
+    if (status) return status;
+    size_t table = (size_t)r->info->layout.weights * sizeof(float), hits = 0;
+    uint64_t tables = table ? WEIGHTS_BYTES / table : 1;
+    r->tables = tables < r->n ? (uint32_t)(tables ? tables : 1) : r->n;
+    r->weights = malloc((size_t)r->tables * table + 1);
+    for (uint32_t b = 0; b < PD_BANDS; b++) /* more than any pass needs */
+        hits += (size_t)r->truths[b].queries * r->truths[b].k;
+    r->hits = malloc((hits + 1) * sizeof *r->hits);
+    r->asked = malloc((size_t)r->n * sizeof *r->asked);
+    r->answers = malloc((size_t)r->n * sizeof *r->answers);
+    if (!r->weights || !r->hits || !r->asked || !r->answers)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to calibrate with %u queries", r->n);
+    return PD_OK;
+}
+
+static void close_run(run *r)
+{
+    for (uint32_t b = 0; b < PD_BANDS; b++) {
+        free(r->truths[b].ids);
+        free(r->truths[b].count);
+        free(r->truths[b].last);
+    }
+    free(r->queries);
+    free(r->exclude);
+    free(r->weights);
+    free(r->hits);
+    free(r->asked);
+    free(r->answers);
+}
+
+pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_progress progress,
+                       void *context, pd_error *err)
+{
+    memset(out, 0, sizeof *out);
+    const pd_version_info *info = pd_version_info_of(input->version);
+    if (info->rows == 0 || info->shape.nlist == 0 || (input->queries && input->count == 0)) return PD_OK;
+    run r = {
+        .in = input, .info = info, .progress = progress, .context = context, .steps = PD_SPREADS * PD_BANDS};
+    pd_status status = open_run(&r, err);
+    if (!status) status = measure_spreads(&r, out, err);
+    for (uint32_t s = 0; !status && s < PD_SPREADS; s++)
+        status = measure_spread(&r, s, out, err);
+    if (!status) {
+        const char *source = input->queries ? (input->source ? input->source : "file") : "held-out rows";
+        size_t length = strlen(source);
+        if (length >= sizeof out->source) length = sizeof out->source - 1;
+        memcpy(out->source, source, length);
+        out->queries = r.n;
+        out->measured = 1;
+    }
+    close_run(&r);
+    return status;
+}

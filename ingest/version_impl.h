@@ -1,0 +1,46 @@
+/* An opened version's insides, shared by version.c (open), version_load.c (read) and exact.c (scan). */
+#ifndef PD_VERSION_IMPL_H
+#define PD_VERSION_IMPL_H
+
+#include "files.h"
+#include "lists_file.h"
+#include "manifest.h"
+#include "version.h"
+
+/* The three files of pages, each with its file of sums. */
+typedef enum pd_page_file_kind {
+    PD_FILE_PAGES = 0,
+    PD_FILE_REFINE = 1,
+    PD_FILE_SOURCE = 2,
+    PD_PAGE_FILES = 3
+} pd_page_file_kind;
+
+typedef struct pd_page_file {
+    char path[PD_PATH_ROOM];
+    int fd; /* open as long as the version is, so that a removed folder can still be read; -1: none */
+    uint64_t page_bytes; /* of one page in this file; 0: the version has no such file */
+    uint64_t *sums;      /* [npages] */
+} pd_page_file;
+
+struct pd_version {
+    pd_version_info info;
+    pd_manifest manifest;
+    char folder[PD_PATH_ROOM];
+    pd_schema *schema;
+    pd_calibration calibration;
+    pd_page_file files[PD_PAGE_FILES];
+    void *lists_bytes; /* lists.bin, whole; info.lists points into it */
+    uint32_t *page_list;
+    void *segment_bytes;
+    pd_segments segments;
+    uint16_t limits[PD_MAX_BYTES]; /* values of a byte column are below this; at least 1 */
+};
+
+/* Reads count pages from first into memory and checks their sums. DATA_LOSS naming file and page. */
+pd_status pd_page_file_read(const pd_page_file *file, uint32_t first, uint32_t count, void *memory,
+                            pd_error *err);
+
+/* That a main page's byte columns hold values within their sizes, and that its scales and terms are numbers. DATA_LOSS. */
+pd_status pd_page_check(const pd_version *version, uint32_t number, void *page, pd_error *err);
+
+#endif
