@@ -1,0 +1,111 @@
+/* What the catalog tells /metrics and stats. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "catalog_impl.h"
+
+/* Values are taken down under the mutex and told without it: visit may do what it likes. */
+typedef struct gauge {
+    const char *name;
+    char labels[PD_MAX_NAME + 48];
+    double value;
+} gauge;
+
+typedef struct gauges {
+    gauge *at;
+    uint32_t count, room;
+} gauges;
+
+static gauge *add(gauges *g, const char *name, double value)
+{
+    if (g->count == g->room) return NULL;
+    gauge *next = &g->at[g->count++];
+    *next = (gauge){.name = name, .value = value};
+    return next;
+}
+
+static void add_table(gauges *g, const char *name, const char *table, double value)
+{
+    gauge *next = add(g, name, value);
+    if (next) snprintf(next->labels, sizeof next->labels, "table=\"%s\"", table);
+}
+
+static void add_state(gauges *g, const char *name, const char *table, const char *state, double value)
+{
+    gauge *next = add(g, name, value);
+    if (!next) return;
+    if (table)
+        snprintf(next->labels, sizeof next->labels, "table=\"%s\",state=\"%s\"", table, state);
+    else
+        snprintf(next->labels, sizeof next->labels, "state=\"%s\"", state);
+}
+
+#define TABLE_GAUGES 10u
+
+static void tell_table(gauges *g, const pd_table *table)
+{
+    uint32_t states[4] = {0};
+    uint64_t disk = 0, device = 0, host = 0;
+    for (uint32_t i = 0; i < table->nversions; i++) {
+        states[table->versions[i].state]++;
+        disk += table->versions[i].disk_bytes;
+    }
+    pd_box_bytes(table->serving, &device, &host);
+    pd_box_bytes(table->staged, &device, &host);
+    add_table(g, "pados_table_rows", table->name,
+              table->serving ? (double)table->serving->served.info->rows : 0);
+    add_table(g, "pados_table_version", table->name,
+              table->serving ? (double)table->serving->served.number : 0);
+    add_table(g, "pados_table_device_bytes", table->name, (double)device);
+    add_table(g, "pados_table_host_bytes", table->name, (double)host);
+    add_table(g, "pados_table_disk_bytes", table->name, (double)disk);
+    for (int s = 0; s < 4; s++)
+        add_state(g, "pados_table_versions", table->name, pd_version_state_name((pd_version_state)s),
+                  states[s]);
+}
+
+static void tell_work(gauges *g, const pd_catalog *catalog)
+{
+    static const char *const names[PD_JOB_STATES] = {"queued", "running", "done", "failed"};
+    uint32_t states[PD_JOB_STATES] = {0}, open = 0;
+    for (uint32_t i = 0; i < catalog->jobs.count; i++)
+        states[catalog->jobs.at[i]->state]++;
+    for (uint32_t i = 0; i < catalog->pushes.count; i++)
+        open += catalog->pushes.at[i]->state != PD_PUSH_COMMITTED;
+    for (int s = 0; s < PD_JOB_STATES; s++)
+        add_state(g, "pados_jobs", NULL, names[s], states[s]);
+    add(g, "pados_pushes_open", open);
+    add(g, "pados_push_received_bytes", (double)catalog->pushes.received_bytes);
+    add(g, "pados_profiles", catalog->profiles.count);
+    add(g, "pados_tables", catalog->tables.count);
+}
+
+static int by_name(const void *left, const void *right)
+{
+    return strcmp(((const gauge *)left)->name, ((const gauge *)right)->name);
+}
+
+void pd_catalog_gauges(pd_catalog *catalog,
+                       void (*visit)(void *context, const char *name, const char *labels, double value),
+                       void *context)
+{
+    pd_device_info device;
+    pd_device_info_of(catalog->device, &device);
+    pthread_mutex_lock(&catalog->mutex);
+    gauges g = {.room = catalog->tables.count * TABLE_GAUGES + 16};
+    g.at = calloc(g.room, sizeof *g.at);
+    for (uint32_t i = 0; g.at && i < catalog->tables.count; i++)
+        tell_table(&g, catalog->tables.at[i]);
+    if (g.at) tell_work(&g, catalog);
+    pthread_mutex_unlock(&catalog->mutex);
+    if (!g.at) return;
+    add(&g, "pados_device_bytes", (double)device.memory);
+    add(&g, "pados_device_used_bytes", (double)device.used);
+    /* One metric's lines stand together, as Prometheus wants them; qsort keeps tables apart by their labels. */
+    qsort(g.at, g.count, sizeof *g.at, by_name);
+    for (uint32_t i = 0; i < g.count; i++)
+        visit(context, g.at[i].name, g.at[i].labels, g.at[i].value);
+    free(g.at);
+}

@@ -1,0 +1,475 @@
+/* Loading, switching, draining, rolling back: see publish.h. */
+#include "publish.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "incoming.h"
+#include "log.h"
+#include "sample.h"
+
+#define LOOSE_MS                                                                                             \
+    10000u /* how long memory that is being let go of is waited for, besides the longest deadline */
+#define WARM_ROWS 32u
+
+static uint32_t patience(const pd_catalog *catalog)
+{
+    return catalog->config->max_deadline_ms + LOOSE_MS;
+}
+
+/* ---------------------------------------------------------------------------------------------------- load --- */
+
+/* Opens, checks that the folder holds what its name says, loads. */
+static pd_status open_box(pd_catalog *catalog, const char *table, uint64_t number, pd_box **out,
+                          pd_error *err)
+{
+    char folder[PD_PATH_ROOM];
+    pd_version_folder(catalog, table, number, folder);
+    pd_version *version = NULL;
+    pd_resident *resident = NULL;
+    pd_status status = pd_version_open(folder, &version, err);
+    if (status) return status;
+    const pd_version_info *info = pd_version_info_of(version);
+    if (strcmp(info->table, table) != 0 || info->version != number)
+        status = pd_fail(err, PD_DATA_LOSS, "%s says that it is version %" PRIu64 " of \"%s\"", folder,
+                         info->version, info->table);
+    if (!status) status = pd_resident_open(version, catalog->device, 0, &resident, err);
+    if (status) goto err_after_version;
+    *out = pd_box_make(catalog, table, version, resident);
+    if (*out) return PD_OK;
+    status =
+        pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for version %" PRIu64 " of \"%s\"", number, table);
+    pd_resident_close(resident);
+err_after_version:
+    pd_version_close(version);
+    return status;
+}
+
+static void mark_broken(pd_catalog *catalog, const char *table_name, uint64_t number, const char *problem)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    pd_known *known = table ? pd_table_version(table, number) : NULL;
+    if (known && known->state != PD_SERVING && known->state != PD_STAGED) {
+        known->state = PD_BROKEN;
+        snprintf(known->problem, sizeof known->problem, "%s", problem);
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    pd_log(PD_LOG_ERROR, "version %" PRIu64 " of \"%s\" is broken: %s", number, table_name, problem);
+}
+
+/* What is staged, leaves the memory; on the disk it stays. 0: nothing was. */
+static int unstage(pd_catalog *catalog, const char *table_name)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    pd_box *staged = table ? table->staged : NULL;
+    if (staged) {
+        pd_known *known = pd_table_version(table, staged->served.number);
+        if (known && known->state == PD_STAGED) known->state = PD_KEPT;
+        table->staged = NULL;
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    if (staged) pd_catalog_release(&staged->served);
+    return staged != NULL;
+}
+
+/* Puts a version back into service after a failure. */
+static void put_back(pd_catalog *catalog, const char *table_name, pd_box *box)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    table->serving = box;
+    table->swapping = 0;
+    table->problem[0] = 0;
+    pthread_mutex_unlock(&catalog->mutex);
+}
+
+/* Takes the serving version out, waits for its holders and closes it. *number: 0 when nothing was served. */
+static pd_status drain(pd_catalog *catalog, const char *table_name, uint64_t *number, pd_error *err)
+{
+    *number = 0;
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    pd_box *box = table ? table->serving : NULL;
+    if (box) {
+        table->serving = NULL;
+        table->swapping = 1;
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    if (!box) return PD_OK;
+    if (!pd_box_wait(box, patience(catalog))) {
+        put_back(catalog, table_name, box);
+        return pd_fail(err, PD_UNAVAILABLE,
+                       "version %" PRIu64 " of \"%s\" is still being searched, it cannot be taken out",
+                       box->served.number, table_name);
+    }
+    *number = box->served.number;
+    pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" is out of service while another is loaded", *number,
+           table_name);
+    pd_catalog_release(&box->served);
+    pd_catalog_bury(catalog);
+    return PD_OK;
+}
+
+static int drains(pd_catalog *catalog, const char *table_name)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    int yes = table && table->serving && table->serving->served.info->schema->policy == PD_POLICY_DRAIN;
+    pthread_mutex_unlock(&catalog->mutex);
+    return yes;
+}
+
+pd_status pd_incoming_load(pd_catalog *catalog, const char *table, uint64_t number, int may_drain,
+                           pd_incoming *in, pd_error *err)
+{
+    *in = (pd_incoming){.catalog = catalog, .number = number};
+    snprintf(in->table, sizeof in->table, "%s", table);
+    pd_catalog_bury(catalog);
+    pd_status status = open_box(catalog, table, number, &in->box, err);
+    if (status == PD_RESOURCE_EXHAUSTED) {
+        /* Memory that is on its way out, and what is staged, make room first. */
+        unstage(catalog, table);
+        pd_catalog_wait_loose(catalog, patience(catalog));
+        status = open_box(catalog, table, number, &in->box, err);
+    }
+    if (status == PD_RESOURCE_EXHAUSTED && may_drain && drains(catalog, table)) {
+        status = drain(catalog, table, &in->drained, err);
+        if (!status) status = open_box(catalog, table, number, &in->box, err);
+    }
+    if (status == PD_DATA_LOSS) mark_broken(catalog, table, number, err->message);
+    return status;
+}
+
+void pd_incoming_end(pd_incoming *in)
+{
+    pd_catalog *catalog = in->catalog;
+    if (in->box) pd_catalog_release(&in->box->served);
+    in->box = NULL;
+    if (!in->drained) return;
+    pd_box *box = NULL;
+    pd_error err = {0};
+    pd_catalog_wait_loose(catalog, patience(catalog));
+    pd_status status = open_box(catalog, in->table, in->drained, &box, &err);
+    if (!status) {
+        put_back(catalog, in->table, box);
+        pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" serves again", in->drained, in->table);
+    } else {
+        pthread_mutex_lock(&catalog->mutex);
+        pd_table *table = pd_table_find(catalog, in->table);
+        pd_known *known = pd_table_version(table, in->drained);
+        if (known) known->state = PD_KEPT;
+        table->swapping = 0;
+        snprintf(table->problem, sizeof table->problem, "%s", err.message);
+        pthread_mutex_unlock(&catalog->mutex);
+        pd_log(PD_LOG_ERROR, "version %" PRIu64 " of \"%s\" cannot be loaded again: %s", in->drained,
+               in->table, err.message);
+        if (status == PD_DATA_LOSS) mark_broken(catalog, in->table, in->drained, err.message);
+    }
+    in->drained = 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------- warm --- */
+
+pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
+{
+    const pd_version_info *info = in->box->served.info;
+    if (!info->shape.nlist || !info->rows) return PD_OK;
+    pd_sample sample = {0};
+    pd_status status =
+        pd_sample_version(in->box->served.version, WARM_ROWS, info->shape.metric, "", &sample, err);
+    if (status || !sample.count) goto out;
+    pd_query queries[WARM_ROWS];
+    pd_answer answers[WARM_ROWS];
+    pd_hit hits[WARM_ROWS][10];
+    for (uint32_t i = 0; i < sample.count; i++) {
+        queries[i] = (pd_query){.vector = sample.vectors + (size_t)i * info->shape.dim,
+                                .similarity = 1.0f,
+                                .nprobe = info->shape.nlist,
+                                .k = 10,
+                                .min_score = -__builtin_inff()};
+        answers[i] = (pd_answer){.hits = hits[i]};
+    }
+    status = pd_executor_background(in->catalog->executor, in->box->served.resident, queries, sample.count,
+                                    answers, err);
+    for (uint32_t i = 0; !status && i < sample.count; i++)
+        if (!answers[i].count)
+            status = pd_fail(err, PD_INTERNAL, "version %" PRIu64 " of \"%s\" finds nothing for its own rows",
+                             in->number, in->table);
+out:
+    pd_sample_free(&sample);
+    return status;
+}
+
+/* -------------------------------------------------------------------------------------------------- switch --- */
+
+void pd_incoming_stage(pd_incoming *in)
+{
+    pd_catalog *catalog = in->catalog;
+    unstage(catalog, in->table);
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, in->table);
+    pd_known *known = pd_table_version(table, in->number);
+    known->state = PD_STAGED;
+    known->problem[0] = 0;
+    table->staged = in->box;
+    pthread_mutex_unlock(&catalog->mutex);
+    in->box = NULL; /* the table's now */
+}
+
+static pd_status write_current(pd_catalog *catalog, const char *table, uint64_t number, pd_error *err)
+{
+    char folder[PD_PATH_ROOM], path[PD_PATH_ROOM], text[32];
+    pd_table_folder(catalog, table, folder);
+    pd_status status = pd_path_join(path, folder, "CURRENT", err);
+    int length = snprintf(text, sizeof text, "%" PRIu64 "\n", number);
+    return status ? status : pd_file_replace(path, text, (size_t)length, err);
+}
+
+pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t number, pd_error *err)
+{
+    char folder[PD_PATH_ROOM], gone[PD_PATH_ROOM + 8];
+    pd_version_folder(catalog, table, number, folder);
+    snprintf(gone, sizeof gone, "%s.tmp", folder);
+    if (rename(folder, gone) != 0) return errno == ENOENT ? PD_OK : pd_fail_errno(err, "rename", folder);
+    return pd_folder_remove(gone, err);
+}
+
+/* Kept versions beyond what the schema keeps go: the one that served last stays longest, then the newest. previous: that one,
+ * 0: none. */
+static void prune(pd_catalog *catalog, const char *table_name, uint64_t previous)
+{
+    for (;;) {
+        uint64_t victim = 0;
+        uint32_t kept = 0;
+        pthread_mutex_lock(&catalog->mutex);
+        pd_table *table = pd_table_find(catalog, table_name);
+        uint32_t keep = table->serving ? table->serving->served.info->schema->keep : UINT32_MAX;
+        for (uint32_t i = 0; i < table->nversions; i++) {
+            const pd_known *known = &table->versions[i];
+            if (known->state == PD_SERVING || known->state == PD_STAGED) continue;
+            kept++;
+            if (!victim && (known->number != previous || keep == 0)) victim = known->number; /* the oldest */
+        }
+        if (kept <= keep) victim = 0;
+        if (victim) pd_table_forget(table, victim);
+        pthread_mutex_unlock(&catalog->mutex);
+        if (!victim) return;
+        pd_error err = {0};
+        if (pd_version_remove(catalog, table_name, victim, &err))
+            pd_log(PD_LOG_WARNING, "version %" PRIu64 " of \"%s\" is not removed: %s", victim, table_name,
+                   err.message);
+        else
+            pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" is removed", victim, table_name);
+    }
+}
+
+typedef struct misfits {
+    pd_catalog *catalog;
+    pd_job *job;
+} misfits;
+
+static void tell_misfit(void *context, const char *profile, const char *why)
+{
+    misfits *m = context;
+    if (m->job)
+        pd_job_warn(m->catalog, m->job, "profile \"%s\" does not fit the new version: %.300s", profile, why);
+    else
+        pd_log(PD_LOG_WARNING, "profile \"%s\" does not fit: %s", profile, why);
+}
+
+pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
+{
+    pd_catalog *catalog = in->catalog;
+    pd_status status = write_current(catalog, in->table, in->number, err);
+    if (status) return status;
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, in->table);
+    pd_box *old = table->serving;
+    uint64_t previous = old ? old->served.number : in->drained;
+    pd_known *before = previous ? pd_table_version(table, previous) : NULL;
+    if (before) before->state = PD_KEPT;
+    pd_known *known = pd_table_version(table, in->number);
+    known->state = PD_SERVING;
+    known->problem[0] = 0;
+    table->serving = in->box;
+    table->current = in->number;
+    table->swapping = 0;
+    table->problem[0] = 0;
+    pthread_mutex_unlock(&catalog->mutex);
+    in->box = NULL; /* the table's now */
+    in->drained = 0;
+    if (old) pd_catalog_release(&old->served);
+    pd_catalog_bury(catalog);
+    pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" serves", in->number, in->table);
+
+    misfits context = {catalog, job};
+    pd_served *served = NULL;
+    if (pd_catalog_hold(catalog, in->table, &served, NULL) == PD_OK) {
+        pd_profiles_misfits(catalog, in->table, served->info->schema, tell_misfit, &context);
+        pd_catalog_release(served);
+    }
+    prune(catalog, in->table, previous);
+    return PD_OK;
+}
+
+/* -------------------------------------------------------------------------------------- publish, roll back --- */
+
+/* A staged version is resident already: it only moves. 0: it is not staged. */
+static int take_staged(pd_catalog *catalog, const char *table_name, uint64_t number, pd_incoming *in)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    pd_box *box = table ? table->staged : NULL;
+    int found = box && box->served.number == number;
+    if (found) {
+        *in = (pd_incoming){.catalog = catalog, .number = number, .box = box};
+        snprintf(in->table, sizeof in->table, "%s", table_name);
+        box->refs++; /* staged until it is switched in */
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    return found;
+}
+
+static void forget_staged(pd_catalog *catalog, const char *table_name, uint64_t number)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    pd_box *box = table->staged && table->staged->served.number == number ? table->staged : NULL;
+    if (box) table->staged = NULL;
+    pthread_mutex_unlock(&catalog->mutex);
+    if (box) pd_catalog_release(&box->served);
+}
+
+/* The state of a version. NOT_FOUND. */
+static pd_status look_up(pd_catalog *catalog, const char *table_name, uint64_t number, pd_known *out,
+                         pd_error *err)
+{
+    pd_status status = PD_OK;
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    const pd_known *known = table ? pd_table_version(table, number) : NULL;
+    if (!table)
+        status = pd_fail(err, PD_NOT_FOUND, "there is no table \"%s\"", table_name);
+    else if (!known)
+        status = pd_fail(err, PD_NOT_FOUND, "table \"%s\" has no version %" PRIu64, table_name, number);
+    else
+        *out = *known;
+    pthread_mutex_unlock(&catalog->mutex);
+    return status;
+}
+
+static pd_status publish(pd_catalog *catalog, pd_job *job, uint64_t number, pd_error *err)
+{
+    pd_known known;
+    pd_job_context context = {catalog, job};
+    pd_status status = look_up(catalog, job->table, number, &known, err);
+    if (status || known.state == PD_SERVING) return status;
+    pd_incoming in;
+    if (!take_staged(catalog, job->table, number, &in)) {
+        pd_job_progress(&context, "load", 0, known.rows);
+        status = pd_incoming_load(catalog, job->table, number, 1, &in, err);
+        if (!status) status = pd_incoming_calibrate(&in, job, NULL, err);
+        pd_job_progress(&context, "warm", 0, 1);
+        if (!status) status = pd_incoming_warm(&in, err);
+    }
+    if (!status && pd_job_progress(&context, "switch", 0, 1))
+        status = pd_fail(err, PD_CANCELLED, "the job was cancelled before the switch");
+    if (!status) status = pd_incoming_switch(&in, job, err);
+    if (!status) forget_staged(catalog, job->table, number);
+    pd_incoming_end(&in);
+    return status;
+}
+
+pd_status pd_job_publish(pd_catalog *catalog, pd_job *job, pd_error *err)
+{
+    return publish(catalog, job, job->version, err);
+}
+
+/* The newest kept version before the serving one; 0: none. */
+static uint64_t version_before(pd_catalog *catalog, const char *table_name, uint64_t *serving)
+{
+    uint64_t found = 0;
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    *serving = table && table->serving ? table->serving->served.number : 0;
+    for (uint32_t i = 0; table && i < table->nversions; i++)
+        if (table->versions[i].state == PD_KEPT && table->versions[i].number < *serving)
+            found = table->versions[i].number;
+    pthread_mutex_unlock(&catalog->mutex);
+    return found;
+}
+
+pd_status pd_job_rollback(pd_catalog *catalog, pd_job *job, pd_error *err)
+{
+    for (;;) {
+        uint64_t serving, number = version_before(catalog, job->table, &serving);
+        if (!serving)
+            return pd_fail(err, PD_FAILED_PRECONDITION, "no version of table \"%s\" serves", job->table);
+        if (!number)
+            return pd_fail(err, PD_FAILED_PRECONDITION, "table \"%s\" keeps no version older than %" PRIu64,
+                           job->table, serving);
+        pthread_mutex_lock(&catalog->mutex);
+        job->version = number;
+        pthread_mutex_unlock(&catalog->mutex);
+        pd_status status = publish(catalog, job, number, err);
+        pd_known known;
+        if (status != PD_DATA_LOSS || look_up(catalog, job->table, number, &known, NULL) ||
+            known.state != PD_BROKEN)
+            return status;
+        pd_job_warn(catalog, job, "version %" PRIu64 " is broken and was passed over: %.300s", number,
+                    err->message);
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- start --- */
+
+/* The version to try: the current one, then older ones. 0: there is none left. */
+static uint64_t next_to_try(const pd_table *table, uint64_t below)
+{
+    for (uint32_t i = table->nversions; i-- > 0;)
+        if (table->versions[i].number < below && table->versions[i].state == PD_KEPT)
+            return table->versions[i].number;
+    return 0;
+}
+
+static void restore_table(pd_catalog *catalog, pd_table *table)
+{
+    if (!table->current) return;
+    uint64_t below = table->current == UINT64_MAX ? UINT64_MAX : table->current + 1;
+    for (uint64_t number; (number = next_to_try(table, below)) != 0; below = number) {
+        pd_box *box = NULL;
+        pd_error err = {0};
+        pd_status status = open_box(catalog, table->name, number, &box, &err);
+        if (!status) {
+            table->serving = box;
+            pd_table_version(table, number)->state = PD_SERVING;
+            table->problem[0] = 0;
+            if (number != table->current)
+                pd_log(PD_LOG_WARNING, "version %" PRIu64 " of \"%s\" serves in place of a broken newer one",
+                       number, table->name);
+            else
+                pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" serves", number, table->name);
+            return;
+        }
+        snprintf(table->problem, sizeof table->problem, "%s", err.message);
+        if (status != PD_DATA_LOSS && status != PD_NOT_FOUND) {
+            pd_log(PD_LOG_ERROR, "table \"%s\" is not served: %s", table->name, err.message);
+            return;
+        }
+        mark_broken(catalog, table->name, number, err.message);
+    }
+    if (!table->problem[0]) snprintf(table->problem, sizeof table->problem, "no version of it can be read");
+    pd_log(PD_LOG_ERROR, "table \"%s\" is not served: %s", table->name, table->problem);
+}
+
+void pd_publish_restore(pd_catalog *catalog)
+{
+    for (uint32_t i = 0; i < catalog->tables.count; i++)
+        restore_table(catalog, catalog->tables.at[i]);
+}

@@ -1,0 +1,39 @@
+/* Publishing: a version on disk becomes resident, then the one that serves; and the way back.
+ *
+ * Builder only (or the thread that opens the catalog), without the mutex. The order of a switch is: everything that can
+ * fail first (load, calibrate, warm), then CURRENT on disk, then the pointer in memory, then the old ones' removal.
+ */
+#ifndef PD_PUBLISH_H
+#define PD_PUBLISH_H
+
+#include "catalog_impl.h"
+
+typedef struct pd_incoming {
+    pd_catalog *catalog;
+    char table[PD_MAX_NAME + 1];
+    uint64_t number;
+    pd_box *box;      /* held here; NULL: not loaded */
+    uint64_t drained; /* the version taken out of service to make room; 0: none */
+} pd_incoming;
+
+/* Opens and loads a version: RESOURCE_EXHAUSTED when it does not fit, DATA_LOSS when it is corrupt (it is then marked
+ * broken). may_drain: where it does not fit beside the serving version and the table's policy is drain, that one is taken
+ * out first. */
+pd_status pd_incoming_load(pd_catalog *catalog, const char *table, uint64_t number, int may_drain,
+                           pd_incoming *in, pd_error *err);
+/* Searches a few rows, so that memory is touched and an index that cannot answer is not published. */
+pd_status pd_incoming_warm(pd_incoming *in, pd_error *err);
+/* It can be asked for as TABLE@NUMBER from now on; replaces what was staged. */
+void pd_incoming_stage(pd_incoming *in);
+/* It serves from now on. Then removes what is kept too long; job (which may be NULL) hears of profiles that no longer fit. */
+pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err);
+/* After a failure or at the end: lets go of what is held; a version that was taken out is loaded again. */
+void pd_incoming_end(pd_incoming *in);
+
+/* Start: loads each table's current version, or the newest older one that loads. */
+void pd_publish_restore(pd_catalog *catalog);
+
+/* A version's folder goes: renamed first, so that a crash leaves no half of it under its name. */
+pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t number, pd_error *err);
+
+#endif
