@@ -1,0 +1,5 @@
+pados_test(engine profile pados_profile)
+target_compile_definitions(test_engine_profile PRIVATE PADOS_CONFIGS="${PROJECT_SOURCE_DIR}/configs")
+pados_test(engine compile pados_profile)
+pados_test(engine compile_filter pados_profile)
+pados_test(engine explain pados_profile)
