@@ -20,7 +20,7 @@
 #define BATCH         512u
 #define ENOUGH        0.9995 /* mean recall at which a curve ends */
 #define FLAT_FROM     48u
-#define FLAT_GAIN     0.0015f
+#define FLAT_GAIN     0.0005f
 #define Z_95          1.6449 /* one-sided */
 #define POINT_BUDGET  1e10   /* multiply-adds of one point of a curve */
 #define POINT_LEAST   256u   /* queries that a point has at least */

@@ -181,6 +181,11 @@ static pd_status read_all(pd_version *v, pd_error *err)
     if (!status) status = read_segments(v, err);
     if (!status) status = pd_path_join(path, v->folder, "calibration.json", err);
     if (!status) status = pd_calibration_read(path, &v->calibration, err);
+    if (!status &&
+        !v->calibration.measured) { /* the build's own guess, so that a spread can be told at all */
+        v->calibration.similarity_sd = m->similarity_sd;
+        v->calibration.residual_sd = m->residual_sd;
+    }
     return status;
 }
 
