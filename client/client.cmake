@@ -24,6 +24,11 @@ target_link_options(pados_client_shared PRIVATE -Wl,--version-script=${CMAKE_CUR
 target_link_libraries(pados_client_shared
   PRIVATE pados_wire nng::nng PkgConfig::CLIENT_XXHASH Threads::Threads)
 
+add_executable(pados command/main.c command/args.c command/connect.c command/output.c command/query.c
+  command/files.c command/titles.c command/hits.c command/cmd_push.c command/cmd_search.c command/cmd_table.c
+  command/cmd_profile.c)
+target_link_libraries(pados PRIVATE pados_client pados_readers pados_kernels PkgConfig::CLIENT_JANSSON pados_flags)
+
 # Packages found here are linked to from other folders through pados_client: let them be seen there.
 get_property(found_here DIRECTORY PROPERTY IMPORTED_TARGETS)
 foreach(imported nng::nng PkgConfig::PROTOBUF_C PkgConfig::CLIENT_XXHASH PkgConfig::CLIENT_JANSSON Threads::Threads)

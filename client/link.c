@@ -290,8 +290,8 @@ static pados_status send_request(pd_link *link, lane *one, const Pados__V1__Requ
                           nng_strerror(rv));
 }
 
-static pados_status receive_reply(pd_link *link, lane *one, uint64_t deadline_ms, nng_msg **message,
-                                  pados_error *error)
+static pados_status receive_reply(pd_link *link, lane *one, uint64_t deadline_ms, uint64_t epoch,
+                                  nng_msg **message, pados_error *error)
 {
     nng_aio_set_timeout(one->aio, remaining(deadline_ms));
     nng_ctx_recv(one->ctx, one->aio);
@@ -304,6 +304,7 @@ static pados_status receive_reply(pd_link *link, lane *one, uint64_t deadline_ms
     }
     if (rv == NNG_ETIMEDOUT)
         return pd_client_fail(error, PD_DEADLINE_EXCEEDED, "%s: no reply before the deadline", link->url);
+    note_loss(link, epoch);
     return pd_client_fail(error, PD_UNAVAILABLE, "%s: the connection was lost before the reply: %s",
                           link->url, nng_strerror(rv));
 }
@@ -346,11 +347,10 @@ pados_status pd_link_exchange(pd_link *link, const Pados__V1__Request *request, 
     pados_status status = lane_take(link, &one, error);
     if (status) return status;
     nng_msg *message = NULL;
-    uint64_t epoch = epoch_of(link);
+    const uint64_t epoch = epoch_of(link);
     status = send_request(link, one, request, deadline_ms, error);
-    if (!status) status = receive_reply(link, one, deadline_ms, &message, error);
+    if (!status) status = receive_reply(link, one, deadline_ms, epoch, &message, error);
     if (status) {
-        if (status == PD_UNAVAILABLE) note_loss(link, epoch);
         lane_close(one);
         return status;
     }
