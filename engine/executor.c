@@ -15,6 +15,7 @@
 #include "executor.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,7 +123,7 @@ static void lose_device(pd_executor *e, const pd_error *err)
     pthread_mutex_lock(&e->lock);
     if (!e->lost) {
         e->lost = 1;
-        strncpy(e->why, err->message, sizeof e->why - 1);
+        snprintf(e->why, sizeof e->why, "%.*s", (int)sizeof e->why - 1, err->message);
         pd_log(PD_LOG_ERROR, "the device is lost: %s", e->why);
     }
     pthread_mutex_unlock(&e->lock);

@@ -1,0 +1,134 @@
+/* padosd: arguments, signals, start and stop. */
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "server.h"
+
+static const char usage[] =
+    "Usage: padosd [--config FILE] [--set key=value]... [--check]\n"
+    "\n"
+    "  --config FILE    the configuration; configs/padosd.conf shows every key with its default\n"
+    "  --set key=value  sets one key over the file, for instance --set "
+    "data.url=\\\"tcp://127.0.0.1:9000\\\"\n"
+    "  --check          reads and checks the configuration, and exits\n"
+    "  --version        prints the version, and exits\n"
+    "  --help           prints this, and exits\n"
+    "\n"
+    "SIGTERM and SIGINT stop it: new requests are refused, queued ones are finished within stop_ms.\n"
+    "Exit status: 0 stopped as asked, 1 could not start, 2 wrong arguments or configuration.\n";
+
+#define MAX_SETS 256
+
+typedef struct arguments {
+    const char *config;
+    const char *sets[MAX_SETS];
+    size_t nsets;
+    int check;
+} arguments;
+
+static sem_t asked_to_stop;
+static atomic_int running;
+
+/* While tables load there is nothing to finish: versions are immutable, and the lock goes with the process. */
+static void on_signal(int number)
+{
+    (void)number;
+    if (!atomic_load(&running)) _exit(0);
+    int kept = errno;
+    sem_post(&asked_to_stop);
+    errno = kept;
+}
+
+static int catch_signals(void)
+{
+    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    sigemptyset(&stop.sa_mask);
+    stop.sa_flags = SA_RESTART;
+    return sem_init(&asked_to_stop, 0, 0) || sigaction(SIGTERM, &stop, NULL) ||
+           sigaction(SIGINT, &stop, NULL) || sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* -1: go on; else the exit status. */
+static int read_arguments(int argc, char **argv, arguments *out)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            fputs(usage, stdout);
+            return 0;
+        }
+        if (!strcmp(argv[i], "--version")) {
+            puts(PD_SERVER_NAME);
+            return 0;
+        }
+        if (!strcmp(argv[i], "--check")) {
+            out->check = 1;
+        } else if (!strcmp(argv[i], "--config") && value) {
+            out->config = value;
+            i++;
+        } else if (!strcmp(argv[i], "--set") && value && out->nsets < MAX_SETS) {
+            out->sets[out->nsets++] = value;
+            i++;
+        } else {
+            fprintf(stderr, "padosd: \"%s\" is not an option, or lacks its value\n\n%s", argv[i], usage);
+            return 2;
+        }
+    }
+    return -1;
+}
+
+static int serve(const pd_config *config)
+{
+    pd_error err = {0};
+    pd_server *server;
+    char about[1500];
+    if (catch_signals()) {
+        pd_log(PD_LOG_ERROR, "signals: %s", strerror(errno));
+        return 1;
+    }
+    if (pd_server_open(config, &server, &err)) {
+        pd_log(PD_LOG_ERROR, "cannot start: %s", err.message);
+        return 1;
+    }
+    atomic_store(&running, 1);
+    pd_server_about(server, about, sizeof about);
+    pd_log(PD_LOG_INFO, "%s", about);
+    while (sem_wait(&asked_to_stop) && errno == EINTR) {
+    }
+    pd_log(PD_LOG_INFO, "stopping: what is queued is finished, within %u ms", config->stop_ms);
+    pd_server_close(server);
+    pd_log(PD_LOG_INFO, "stopped");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    arguments args = {0};
+    pd_error err = {0};
+    pd_config *config;
+    int status = read_arguments(argc, argv, &args);
+    if (status >= 0) return status;
+    if (pd_config_load(args.config, args.sets, args.nsets, &config, &err) != PD_OK) {
+        fprintf(stderr, "padosd: %s\n", err.message);
+        return 2;
+    }
+    if (pd_config_check(config, &err) != PD_OK) {
+        fprintf(stderr, "padosd: %s\n", err.message);
+        pd_config_free(config);
+        return 2;
+    }
+    pd_log_level(config->log_level);
+    if (args.check)
+        puts("the configuration is good");
+    else
+        status = serve(config);
+    pd_config_free(config);
+    return args.check ? 0 : status;
+}
