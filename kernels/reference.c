@@ -204,14 +204,16 @@ static void scan_page(ref_search *s, uint32_t page, double lt, uint32_t mask)
 static void scan_slots(ref_search *s, const pd_hit *probes, uint32_t nprobe)
 {
     const pd_shape *shape = &s->index->base.shape;
-    for (uint32_t i = 0; i < s->query->nslots; i++) {
-        uint32_t page = s->query->slots[i] / PD_PAGE_ROWS;
+    const pd_query *query = s->query;
+    for (uint32_t i = 0, next; i < query->nslots; i = next) {
+        uint32_t page = query->slots[i] / PD_PAGE_ROWS, rows = 0;
+        for (next = i; next < query->nslots && query->slots[next] / PD_PAGE_ROWS == page; next++)
+            rows |= 1u << query->slots[next] % PD_PAGE_ROWS;
         uint32_t list = shape->nlist > 0 ? s->index->page_list[page] : 0;
         int scanned = list == PD_NO_LIST;
         for (uint32_t p = 0; p < nprobe; p++)
             scanned |= probes[p].id == list;
-        if (!scanned)
-            scan_page(s, page, list_term(s->index, s->query, list), 1u << s->query->slots[i] % PD_PAGE_ROWS);
+        if (!scanned) scan_page(s, page, list_term(s->index, query, list), rows);
     }
 }
 

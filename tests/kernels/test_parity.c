@@ -1,0 +1,402 @@
+/* Every backend and instruction set against every other, by name, over one list of worlds and queries.
+ *
+ * The cpu backend must give the same bits on every instruction set, for every batch size and number of threads. The
+ * reference is held to a computation over the raw rows, and the cpu to the reference within rounding. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "queries.h"
+
+#define SLAB ((uint64_t)96 << 20)
+
+static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const uint32_t dims[] = {1, 3, 17, 100, 784};
+
+typedef struct combination {
+    uint32_t threads, batch;
+} combination;
+static const combination combinations[] = {{1, NQUERIES}, {1, 1}, {2, 7}, {3, NQUERIES}, {3, 7}};
+
+#define NISAS         (sizeof isas / sizeof *isas)
+#define NCOMBINATIONS (sizeof combinations / sizeof *combinations)
+
+typedef struct devices {
+    pd_device *reference;
+    pd_device *cpu[NISAS][4]; /* by isa and threads; NULL: not on this machine */
+} devices;
+
+static int open_devices(void **state)
+{
+    static devices d;
+    pd_error err;
+    pd_device_options options = {.memory = SLAB};
+    if (pd_device_open("reference", &options, &d.reference, &err) != PD_OK) return -1;
+    for (size_t i = 0; i < NISAS; i++) {
+        for (uint32_t threads = 1; threads <= 3; threads++) {
+            options.isa = isas[i];
+            options.threads = threads;
+            pd_status status = pd_device_open("cpu", &options, &d.cpu[i][threads], &err);
+            if (status != PD_OK && (i == 0 || status != PD_INVALID_ARGUMENT)) return -1;
+        }
+    }
+    *state = &d;
+    return 0;
+}
+
+static int close_devices(void **state)
+{
+    devices *d = *state;
+    pd_device_close(d->reference);
+    for (size_t i = 0; i < NISAS; i++)
+        for (uint32_t threads = 1; threads <= 3; threads++)
+            pd_device_close(d->cpu[i][threads]);
+    return 0;
+}
+
+static void ask(const world *w, pd_device *device, const pd_query *queries, uint32_t batch,
+                answer_set *answers)
+{
+    pd_error err = {0};
+    pd_index *index = NULL;
+    if (world_load(w, device, 2.0f, &index, &err) != PD_OK) fail_msg("%s", err.message);
+    for (uint32_t q = 0; q < NQUERIES; q += batch) {
+        uint32_t n = NQUERIES - q < batch ? NQUERIES - q : batch;
+        if (pd_index_search(index, queries + q, n, answers->answers + q, NULL, &err) != PD_OK)
+            fail_msg("%s", err.message);
+    }
+    pd_index_close(index);
+}
+
+static const char *name_of(const world *w, const char *text)
+{
+    static char name[160];
+    snprintf(name, sizeof name, "%s: metric %d, code %d, refine %d, dim %u, nlist %u", text,
+             (int)w->shape.metric, (int)w->shape.code, (int)w->shape.refine, w->shape.dim, w->shape.nlist);
+    return name;
+}
+
+static void same_bits(const world *w, const query_set *s, const answer_set *a, const answer_set *b,
+                      const char *isa, combination c)
+{
+    for (uint32_t q = 0; q < NQUERIES; q++) {
+        const pd_answer *x = &a->answers[q], *y = &b->answers[q];
+        int same = x->count == y->count && x->nprobe == y->nprobe && x->scanned == y->scanned;
+        for (uint32_t i = 0; same && i < x->count; i++)
+            same = x->hits[i].id == y->hits[i].id && x->hits[i].slot == y->hits[i].slot &&
+                   memcmp(&x->hits[i].score, &y->hits[i].score, sizeof(float)) == 0;
+        for (uint32_t i = 0; same && s->queries[q].vector && i < x->nprobe; i++)
+            same = x->probes[i] == y->probes[i];
+        if (!same)
+            fail_msg("%s, isa %s, %u threads, batch %u: query %u (%s) differs: %u and %u hits, %lu and %lu "
+                     "scanned",
+                     name_of(w, "bits"), isa, c.threads, c.batch, q, s->cases[q]->what, x->count, y->count,
+                     (unsigned long)x->scanned, (unsigned long)y->scanned);
+    }
+}
+
+/* What rounding may do to a score. */
+static float tolerance(const world *w, float score)
+{
+    return 4e-6f * (float)w->shape.dim + 2e-5f * fabsf(score) + 1e-5f;
+}
+
+static int has(const pd_answer *a, uint64_t id)
+{
+    for (uint32_t i = 0; i < a->count; i++)
+        if (a->hits[i].id == id) return 1;
+    return 0;
+}
+
+/* Two answers whose scores may differ by rounding: rank by rank the same scores, and the same rows but for those at the
+ * very end of the list. */
+static void alike(const world *w, const query_set *s, uint32_t q, const pd_answer *x, const pd_answer *y)
+{
+    const char *what = s->cases[q]->what;
+    uint32_t common = x->count < y->count ? x->count : y->count;
+    const pd_answer *longer = x->count > y->count ? x : y;
+    for (uint32_t i = common; i < longer->count; i++)
+        if (fabsf(longer->hits[i].score - s->queries[q].min_score) > tolerance(w, longer->hits[i].score))
+            fail_msg("%s: query %u (%s): %u and %u hits", name_of(w, "alike"), q, what, x->count, y->count);
+    for (uint32_t i = 0; i < common; i++)
+        if (!(fabsf(x->hits[i].score - y->hits[i].score) <= tolerance(w, y->hits[i].score)))
+            fail_msg("%s: query %u (%s): hit %u scores %.8g and %.8g", name_of(w, "alike"), q, what, i,
+                     (double)x->hits[i].score, (double)y->hits[i].score);
+    for (uint32_t i = 0; i < common; i++) {
+        float end = y->hits[common - 1].score;
+        if (y->hits[i].score > end + 2.0f * tolerance(w, end) && !has(x, y->hits[i].id))
+            fail_msg("%s: query %u (%s): row %lu is missing", name_of(w, "alike"), q, what,
+                     (unsigned long)y->hits[i].id);
+    }
+    if (x->scanned != y->scanned)
+        fail_msg("%s: query %u (%s): %lu and %lu scanned", name_of(w, "alike"), q, what,
+                 (unsigned long)x->scanned, (unsigned long)y->scanned);
+}
+
+/* One world on every isa, number of threads and batch size, and against the reference for the same probes. */
+static void check_world(const devices *d, const world *w)
+{
+    query_set *s = queries_make(w);
+    answer_set *first = answers_make(), *other = answers_make(), *truth = answers_make();
+    ask(w, d->cpu[0][1], s->queries, NQUERIES, first);
+    for (size_t i = 0; i < NISAS; i++) {
+        for (size_t c = 0; d->cpu[i][1] && c < NCOMBINATIONS; c++) {
+            ask(w, d->cpu[i][combinations[c].threads], s->queries, combinations[c].batch, other);
+            same_bits(w, s, first, other, isas[i], combinations[c]);
+        }
+    }
+    pd_query forced[NQUERIES];
+    memcpy(forced, s->queries, sizeof forced);
+    for (uint32_t q = 0; w->shape.nlist > 0 && q < NQUERIES; q++) {
+        if (!forced[q].vector) continue;
+        forced[q].probes = first->probes[q];
+        forced[q].nprobe = first->answers[q].nprobe;
+    }
+    ask(w, d->reference, forced, NQUERIES, truth);
+    for (uint32_t q = 0; q < NQUERIES; q++)
+        alike(w, s, q, &first->answers[q], &truth->answers[q]);
+    answers_free(first);
+    answers_free(other);
+    answers_free(truth);
+    queries_free(s);
+}
+
+static void check_code(void **state, pd_code code)
+{
+    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+        for (int refine = PD_REFINE_NONE; refine <= PD_REFINE_F32; refine++) {
+            for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+                if (code == PD_CODE_NONE && refine == PD_REFINE_NONE) continue;
+                world *w = world_make((pd_metric)metric, code, (pd_refine)refine, dims[i], WORLD_LISTS);
+                assert_non_null(w);
+                check_world(*state, w);
+                world_free(w);
+            }
+        }
+    }
+}
+
+static void test_i8_tables_answer_alike_everywhere(void **state)
+{
+    check_code(state, PD_CODE_I8);
+}
+
+static void test_f16_tables_answer_alike_everywhere(void **state)
+{
+    check_code(state, PD_CODE_F16);
+}
+
+static void test_f32_tables_answer_alike_everywhere(void **state)
+{
+    check_code(state, PD_CODE_F32);
+}
+
+static void test_tables_of_refine_rows_alone_answer_alike_everywhere(void **state)
+{
+    check_code(state, PD_CODE_NONE);
+}
+
+static void test_look_up_tables_answer_alike_everywhere(void **state)
+{
+    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+        for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+            world *w = world_make((pd_metric)metric, PD_CODE_NONE, PD_REFINE_F16, dims[i], 0);
+            check_world(*state, w);
+            world_free(w);
+            w = world_make((pd_metric)metric, PD_CODE_F32, PD_REFINE_NONE, dims[i], 0);
+            check_world(*state, w);
+            world_free(w);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------- the truth over raw rows --- */
+
+static int passes(const query_set *s, const world *w, const query_case *c, uint32_t r)
+{
+    uint64_t members = 0;
+    for (uint32_t j = 0; j < 8; j++)
+        members |= (uint64_t)w->bytes[r][WORLD_SET + j] << (8 * j);
+    int category = w->bytes[r][0] == 1 || w->bytes[r][0] == 2 || w->bytes[r][0] == 4;
+    int range = w->floats[r][0] >= -4.0f;
+    int set = (members & s->set_test.any) && !(members & s->set_test.none);
+    int key = w->keys[r] == 2 || w->keys[r] == 5;
+    int pass = 1;
+    if (c->filter == BY_BYTE || c->filter == BY_ALL) pass &= category;
+    if (c->filter == BY_RANGE || c->filter == BY_ALL) pass &= range;
+    if (c->filter == BY_SET || c->filter == BY_ALL) pass &= set;
+    if (c->filter == BY_KEY) pass &= key;
+    if (c->filter == BY_NO_KEY || c->filter == BY_ALL) pass &= !key;
+    if (c->filter == NOTHING) pass = 0;
+    for (uint32_t i = 0; c->exclude && i < 60; i++)
+        pass &= s->exclude[i] != w->ids[r];
+    return pass && !w->deleted[r];
+}
+
+static double raw_score(const query_set *s, const world *w, uint32_t q, uint32_t r)
+{
+    const pd_query *query = &s->queries[q];
+    const float *row = w->rows + (size_t)r * w->shape.dim;
+    double score = 0;
+    for (uint32_t d = 0; query->vector && d < w->shape.dim; d++) {
+        double gap = (double)query->vector[d] - (double)row[d];
+        score += (double)query->similarity *
+                 (w->shape.metric == PD_L2 ? -gap * gap : (double)query->vector[d] * (double)row[d]);
+    }
+    for (uint32_t c = 0; query->weights && c < WORLD_BYTES; c++)
+        if (w->shape.sizes[c]) score += (double)query->weights[w->layout.weight_at[c] + w->bytes[r][c]];
+    for (uint32_t i = 0; i < query->nkey_weights; i++)
+        if (query->key_weights[i].value == w->keys[r]) score += (double)query->key_weights[i].weight;
+    return score;
+}
+
+static int by_hit(const void *a, const void *b)
+{
+    const pd_hit *x = a, *y = b;
+    if (x->score != y->score) return x->score < y->score ? 1 : -1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static void test_the_reference_gives_what_the_raw_rows_say(void **state)
+{
+    const devices *d = *state;
+    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+        world *w = world_make((pd_metric)metric, PD_CODE_F32, PD_REFINE_NONE, 17, WORLD_LISTS);
+        query_set *s = queries_make(w);
+        answer_set *got = answers_make();
+        for (uint32_t q = 0; q < NQUERIES; q++)
+            s->queries[q].nprobe = WORLD_LISTS;
+        ask(w, d->reference, s->queries, NQUERIES, got);
+        for (uint32_t q = 0; q < NQUERIES; q++) {
+            pd_hit hits[WORLD_ROWS];
+            pd_answer truth = {.hits = hits, .scanned = got->answers[q].scanned};
+            for (uint32_t r = 0; r < WORLD_ROWS; r++) {
+                float score = (float)raw_score(s, w, q, r);
+                if (passes(s, w, s->cases[q], r) && score >= s->queries[q].min_score)
+                    hits[truth.count++] = (pd_hit){.id = w->ids[r], .score = score, .slot = w->slot[r]};
+            }
+            qsort(hits, truth.count, sizeof *hits, by_hit);
+            if (truth.count > s->queries[q].k) truth.count = s->queries[q].k;
+            alike(w, s, q, &got->answers[q], &truth);
+        }
+        answers_free(got);
+        queries_free(s);
+        world_free(w);
+    }
+}
+
+static void test_equal_rows_come_in_the_order_of_their_ids(void **state)
+{
+    const devices *d = *state;
+    world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_F16, 17, WORLD_LISTS);
+    query_set *s = queries_make(w);
+    answer_set *got = answers_make();
+    ask(w, d->cpu[0][1], s->queries, NQUERIES, got);
+    uint32_t ties = 0;
+    for (uint32_t q = 0; q < NQUERIES; q++) {
+        const pd_answer *a = &got->answers[q];
+        for (uint32_t i = 1; i < a->count; i++) {
+            assert_true(a->hits[i - 1].score >= a->hits[i].score);
+            if (a->hits[i - 1].score != a->hits[i].score) continue;
+            assert_true(a->hits[i - 1].id < a->hits[i].id);
+            ties++;
+        }
+    }
+    assert_true(ties > 100);
+    answers_free(got);
+    queries_free(s);
+    world_free(w);
+}
+
+/* ------------------------------------------------------------------------------------------- lists to probe --- */
+
+static void test_the_reference_chooses_the_same_lists(void **state)
+{
+    const devices *d = *state;
+    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+        world *w = world_make((pd_metric)metric, PD_CODE_I8, PD_REFINE_NONE, 100, WORLD_LISTS);
+        query_set *s = queries_make(w);
+        answer_set *cpu = answers_make(), *truth = answers_make();
+        ask(w, d->cpu[0][1], s->queries, NQUERIES, cpu);
+        ask(w, d->reference, s->queries, NQUERIES, truth);
+        for (uint32_t q = 0; q < NQUERIES; q++) {
+            assert_int_equal(cpu->answers[q].nprobe, truth->answers[q].nprobe);
+            /* Without a similarity several lists may promise the same to within rounding. */
+            for (uint32_t i = 0;
+                 s->queries[q].vector && s->queries[q].similarity > 0 && i < cpu->answers[q].nprobe; i++)
+                assert_int_equal(cpu->probes[q][i], truth->probes[q][i]);
+        }
+        answers_free(cpu);
+        answers_free(truth);
+        queries_free(s);
+        world_free(w);
+    }
+}
+
+static void test_lists_that_hold_a_boosted_value_are_probed_first(void **state)
+{
+    const devices *d = *state;
+    world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_NONE, 3, WORLD_LISTS);
+    memset(w->histograms, 0, sizeof(float) * w->layout.weights * w->nlist);
+    for (uint32_t l = 0; l < WORLD_LISTS; l++)
+        w->histograms[(size_t)(w->layout.weight_at[0] + (l == 7 ? 4 : 1)) * w->nlist + l] = 1.0f;
+    query_set *s = queries_make(w);
+    answer_set *got = answers_make();
+    memset(s->weights[0], 0, w->layout.weights * sizeof(float));
+    s->weights[0][w->layout.weight_at[0] + 4] = 1000.0f;
+    for (uint32_t q = 0; q < NQUERIES; q++) {
+        s->queries[q].vector = s->vectors + 3 * (size_t)q;
+        s->queries[q].weights = s->weights[0];
+        s->queries[q].nprobe = 1;
+        s->queries[q].similarity = 0.001f;
+    }
+    ask(w, d->cpu[0][1], s->queries, NQUERIES, got);
+    for (uint32_t q = 0; q < NQUERIES; q++)
+        assert_int_equal(got->probes[q][0], 7);
+    ask(w, d->reference, s->queries, NQUERIES, got);
+    for (uint32_t q = 0; q < NQUERIES; q++)
+        assert_int_equal(got->probes[q][0], 7);
+    answers_free(got);
+    queries_free(s);
+    world_free(w);
+}
+
+static void test_lists_without_rows_are_probed_last(void **state)
+{
+    const devices *d = *state;
+    world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_NONE, 17, WORLD_LISTS);
+    query_set *s = queries_make(w);
+    answer_set *got = answers_make();
+    for (uint32_t q = 0; q < NQUERIES; q++) {
+        s->queries[q].vector = w->centroids + 17 * 3; /* the empty list's own centroid */
+        s->queries[q].nprobe = WORLD_LISTS;
+    }
+    ask(w, d->cpu[0][1], s->queries, NQUERIES, got);
+    for (uint32_t q = 0; q < NQUERIES; q++) {
+        assert_int_equal(got->probes[q][WORLD_LISTS - 2], 3);
+        assert_int_equal(got->probes[q][WORLD_LISTS - 1], 12);
+    }
+    answers_free(got);
+    queries_free(s);
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_reference_gives_what_the_raw_rows_say),
+        cmocka_unit_test(test_i8_tables_answer_alike_everywhere),
+        cmocka_unit_test(test_f16_tables_answer_alike_everywhere),
+        cmocka_unit_test(test_f32_tables_answer_alike_everywhere),
+        cmocka_unit_test(test_tables_of_refine_rows_alone_answer_alike_everywhere),
+        cmocka_unit_test(test_look_up_tables_answer_alike_everywhere),
+        cmocka_unit_test(test_equal_rows_come_in_the_order_of_their_ids),
+        cmocka_unit_test(test_the_reference_chooses_the_same_lists),
+        cmocka_unit_test(test_lists_that_hold_a_boosted_value_are_probed_first),
+        cmocka_unit_test(test_lists_without_rows_are_probed_last),
+    };
+    return cmocka_run_group_tests(tests, open_devices, close_devices);
+}
