@@ -5,10 +5,11 @@
 One request is one household in one held-out week in which it bought something of the catalogue: line i of
 eval_contexts.csv, row i of eval_households_ids.npy, line i of eval_truth.csv. Its answer is the 20 products of highest
 score, ties by the smaller id. hit rate = the share of requests with at least one purchase of that week among the 20;
-recall@20 = the mean over requests of (purchases among the 20) / (all the week's purchases). `again` and `new` columns of
-the truth are what the household had and had not bought before the cut: both count. --history (it needs the PyPI
+recall@20 = the mean over requests of (purchases among the 20) / (all the week's purchases). The truth's `again` and `new`
+columns are what the household had and had not bought before the cut: both count. --history (it needs the PyPI
 package) measures besides the harder question: new products only, with everything bought before left out.
 """
+
 import argparse
 import csv
 import os
@@ -102,7 +103,11 @@ class Tables:
 
 def schema_path(folder):
     own = os.path.join(folder, "products.schema")
-    return own if os.path.exists(own) else os.path.join(os.path.dirname(os.path.abspath(__file__)), "tables/products.schema")
+    return (
+        own
+        if os.path.exists(own)
+        else os.path.join(os.path.dirname(os.path.abspath(__file__)), "tables/products.schema")
+    )
 
 
 def weights(tables, profile, context):
@@ -123,7 +128,7 @@ def weights(tables, profile, context):
 
 def top(scores):
     """[n][K] row numbers, by score and then by id (rows are in the order of ids)."""
-    near = np.sort(np.argpartition(-scores, 3 * K, axis=1)[:, :3 * K], axis=1)
+    near = np.sort(np.argpartition(-scores, 3 * K, axis=1)[:, : 3 * K], axis=1)
     order = np.argsort(-np.take_along_axis(scores, near, 1), axis=1, kind="stable")[:, :K]
     return np.take_along_axis(near, order, 1)
 
@@ -165,16 +170,27 @@ def main():
     args = args.parse_args()
     tables = Tables(args.tables)
     profile = parse(open(args.profile).read())["profile"]
-    ways = (("popularity alone", profile, False, 0.0), ("no vector, context", profile, True, 0.0), ("similarity alone", None, False, 1.0),
-            ("without context", profile, False, 1.0), ("with context", profile, True, 1.0))
-    print("%d requests of %d households, %d purchases to find, %d products" % (
-        len(tables.asked), len(set(tables.asked)), sum(map(len, tables.truth)), len(tables.ids)))
+    ways = (
+        ("popularity alone", profile, False, 0.0),
+        ("no vector, context", profile, True, 0.0),
+        ("similarity alone", None, False, 1.0),
+        ("without context", profile, False, 1.0),
+        ("with context", profile, True, 1.0),
+    )
+    print(
+        "%d requests of %d households, %d purchases to find, %d products"
+        % (len(tables.asked), len(set(tables.asked)), sum(map(len, tables.truth)), len(tables.ids))
+    )
     print("%-18s %10s %10s %14s" % ("", "hit rate", "recall@20", "of new alone"))
     for name, use, context, similarity in ways:
         rows = answers(tables, use, context, similarity)
-        print("%-18s %10.4f %10.4f %14.4f" % ((name,) + figures(rows, tables.truth) + figures(rows, tables.new)[1:]), flush=True)
+        print(
+            "%-18s %10.4f %10.4f %14.4f" % ((name,) + figures(rows, tables.truth) + figures(rows, tables.new)[1:]),
+            flush=True,
+        )
     if args.history:
         import make
+
         bought = make.load()[0]
         last = int(tables.contexts[0]["week"][1:]) - 1
         bought = bought[(bought.week <= last) & bought.product_id.isin(tables.ids)]

