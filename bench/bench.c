@@ -44,7 +44,7 @@ static pd_status run_peers(const bench_options *options, const bench_data *data,
                            pd_error *err)
 {
     for (uint32_t i = 0; i < options->npeers; i++) {
-        const bench_peer *peer;
+        const bench_peer *peer = NULL;
         pd_status status = find_peer(options->peers[i], &peer, err);
         if (!status) status = bench_peer_run(peer, options, data, report, err);
         if (status) return status;
@@ -58,7 +58,7 @@ static pd_status run(const bench_options *options, pd_error *err)
     bench_pados *pados = NULL;
     bench_report *report = NULL;
     for (uint32_t i = 0; i < options->npeers; i++) {
-        const bench_peer *peer;
+        const bench_peer *peer = NULL;
         pd_status status = find_peer(options->peers[i], &peer, err);
         if (status) return status;
     }

@@ -131,8 +131,8 @@ pd_status bench_compile(bench_pados *p, pd_error *err)
     p->compiled = calloc(p->ncompiled, sizeof *p->compiled);
     if (!p->compiled) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the contexts");
     if (o->fused_attributes) return random_weights(p, err);
-    char *text;
-    size_t length;
+    char *text = NULL;
+    size_t length = 0;
     pd_status status = read_text(o->profile, &text, &length, err);
     if (status) return status;
     status = pd_profile_parse(o->profile, text, length, &p->profile, err);
