@@ -184,7 +184,7 @@ static void test_an_include_is_refused_before_it_is_followed(void **state)
     char text[128];
     snprintf(text, sizeof text, "a = 1;\n  @include \"%s\"\n", path);
     assert_refused(text, "a.conf:2: @include is refused");
-    snprintf(text, sizeof text, "/* x */ \"s\\\"\" @include \"%s\"\n", path);
+    snprintf(text, sizeof text, "/* x */ a = \"s\\\"\" @include \"%s\"\n", path);
     assert_refused(text, "a.conf:1: @include is refused");
     unlink(path);
 }
@@ -227,7 +227,7 @@ static void test_what_libconfig_would_let_pass_is_refused_by_line(void **state)
 {
     (void)state;
     assert_refused("a = 1;\nb = 2;\na = 3;", "a.conf:3: duplicate setting name");
-    assert_refused("a = 1;\nb = ;", "a.conf:2: syntax error");
+    assert_refused("a = [ 1, \"x\" ];", "a.conf:1: mismatched element type in array");
     assert_refused("a = 1;\n/* on and on\n", "a.conf:2: a comment is never closed");
     assert_refused("\na = \"on\nand on", "a.conf:2: a string is never closed");
     assert_refused("a = \"\n\\x00\";", "a.conf:2: a string holds a NUL byte");
@@ -236,6 +236,54 @@ static void test_what_libconfig_would_let_pass_is_refused_by_line(void **state)
     pd_error err;
     assert_int_equal(pd_conf_parse("a.conf", "a\n\0 = 1;", 8, &conf, &err), PD_INVALID_ARGUMENT);
     assert_string_equal(err.message, "a.conf:2: holds a NUL byte");
+}
+
+static void test_a_syntax_error_says_what_stands_where(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"a = 1;\nb = ;", "a.conf:2: ; where a value belongs"},
+        {"a\n1;", "a.conf:2: 1 where a = belongs"},
+        {"a = 1;;", "a.conf:1: ; where a key belongs"},
+        {"a = \"x\" 5;", "a.conf:1: 5 where a key belongs"},
+        {"\"a\" = 5;", "a.conf:1: \"a\" where a key belongs"},
+        {"a = ( 1 2 );", "a.conf:1: 2 where a comma or the end of the list belongs"},
+        {"a = ( 1, );", "a.conf:1: ) where a value belongs"},
+        {"a = ( \"x\", b = 1 );", "a.conf:1: b where a value belongs"},
+        {"a = ( 1 };", "a.conf:1: } where a comma or the end of the list belongs"},
+        {"a = [ ( 1 ) ];", "a.conf:1: an array holds scalars only: write a list ( )"},
+        {"a = { b };", "a.conf:1: } where a = belongs"},
+        {"a = 1; }", "a.conf:1: } where a key belongs"},
+        {"a = word;", "a.conf:1: word where a value belongs"},
+        {"_a = 1;", "a.conf:1: _a where a key belongs"},
+        {"true = 1;", "a.conf:1: true where a key belongs"},
+        {"a.b = 1;", "a.conf:1: . where a = belongs"},
+        {"a = { b = 1;\n", "a.conf:2: ends where a key belongs"},
+        {"a = ( 1", "a.conf:1: ends where a comma or the end of the list belongs"},
+        {"a =", "a.conf:1: ends where a value belongs"},
+        {"\xe0\xa4\xaa = 1;", "a.conf:1: \xe0\xa4\xaa where a key belongs"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_refused(cases[i].text, cases[i].message);
+}
+
+static void test_all_that_libconfigs_grammar_allows_is_read(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "",
+        "a : 1",
+        "a = 1 b = 2, c = 3; d : { }",
+        "a = ( ); b = [ ]; c = { };",
+        "a = \"x\" /* y */ \"z\" # end\n \"w\"\nb = 1",
+        "a = ( ( ( 1 ), { b = ( \"x\" \"y\", 1 ) } ) )",
+        "a = [ true, FALSE ]; b = [ 1.5, .5, 5., -1e3 ]; c-d_e* = +7; f = 0X1fL; g = 7LL;",
+        "\f\r\n\ta\r=\f1",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        pd_conf_close(parse(texts[i]));
 }
 
 /* count times what, between the two ends. */
@@ -410,6 +458,8 @@ int main(void)
         cmocka_unit_test(test_the_word_include_in_a_string_or_comment_is_fine),
         cmocka_unit_test(test_integers_that_would_wrap_are_refused),
         cmocka_unit_test(test_what_libconfig_would_let_pass_is_refused_by_line),
+        cmocka_unit_test(test_a_syntax_error_says_what_stands_where),
+        cmocka_unit_test(test_all_that_libconfigs_grammar_allows_is_read),
         cmocka_unit_test(test_bombs_of_depth_width_and_length_are_refused),
         cmocka_unit_test(test_a_long_list_is_read),
         cmocka_unit_test(test_set_replaces_adds_and_names_itself_in_errors),
