@@ -1,0 +1,16 @@
+# The engine's library, or its parts that the catalog rests on.
+if(TARGET pados_serve)
+  set(PADOS_CATALOG_RESTS_ON pados_serve)
+else()
+  set(PADOS_ENGINE ${PROJECT_SOURCE_DIR}/engine)
+  add_library(test_executor STATIC ${PADOS_ENGINE}/executor.c ${PADOS_ENGINE}/executor_background.c
+    ${PADOS_ENGINE}/config.c ${PADOS_ENGINE}/log.c)
+  target_link_libraries(test_executor PUBLIC pados_store PRIVATE pados_flags)
+  set(PADOS_CATALOG_RESTS_ON test_executor)
+endif()
+add_library(test_catalog_fixture STATIC catalog_fixture.c)
+target_include_directories(test_catalog_fixture PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(test_catalog_fixture PUBLIC pados_catalog ${PADOS_CATALOG_RESTS_ON} PRIVATE pados_flags)
+foreach(file catalog push profiles)
+  pados_test(engine ${file} test_catalog_fixture pados_catalog ${PADOS_CATALOG_RESTS_ON} pados_catalog)
+endforeach()

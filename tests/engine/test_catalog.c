@@ -1,0 +1,615 @@
+/* The life of a table: pushed, served, staged, compared, published, rolled back, kept, corrupted, found again. */
+#include "catalog_fixture.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "compare.h"
+
+enum { N = 400, DIM = 16 };
+#define PLAIN "table = { metric = \"l2\"; };"
+
+static float *one, *two; /* [N][DIM], two sets of rows */
+
+static int make_data(void **state)
+{
+    (void)state;
+    one = make_rows(1, N, DIM);
+    two = make_rows(2, N, DIM);
+    return 0;
+}
+
+static int free_data(void **state)
+{
+    (void)state;
+    free(one);
+    free(two);
+    return 0;
+}
+
+static push_plan plan(const float *rows)
+{
+    return (push_plan){.table = "t", .schema = PLAIN, .rows = rows, .n = N, .dim = DIM};
+}
+
+static void push_good(fixture *f, const float *rows, int publish_it, uint64_t want)
+{
+    push_plan p = plan(rows);
+    pd_error err;
+    uint64_t version;
+    must(push(f, &p, publish_it, &version, &err), err);
+    assert_int_equal(version, want);
+}
+
+/* Row i of these rows is found under its own id. */
+static void assert_serves(fixture *f, const char *name, const float *rows)
+{
+    pd_error err;
+    for (uint64_t i = 0; i < N; i += 57) {
+        uint64_t id;
+        must(nearest(f, name, rows + i * DIM, &id, &err), err);
+        assert_int_equal(id, i);
+    }
+}
+
+static void flip(const fixture *f, const char *file, off_t at)
+{
+    char path[512], byte;
+    fixture_path(f, path, "%s", file);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+static int entries(const fixture *f, const char *below)
+{
+    char path[512];
+    fixture_path(f, path, "%s", below);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    int count = 0;
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count - 2;
+}
+
+static void test_a_pushed_table_is_built_served_and_found_again_after_a_restart(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    assert_int_equal(serving(&f, "t"), 1);
+    assert_string_equal(state_of(&f, "t", 1, NULL), "serving");
+    assert_serves(&f, "t", one);
+    assert_serves(&f, "t@1", one);
+    assert_int_equal(entries(&f, "push"), 0);
+    char why[200];
+    assert_true(pd_catalog_ready(f.catalog, why, sizeof why));
+
+    fixture_close(&f);
+    fixture_open(&f);
+    assert_int_equal(serving(&f, "t"), 1);
+    assert_serves(&f, "t", one);
+    pd_served *served;
+    pd_error err;
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    assert_true(served->info->calibration->measured);
+    assert_string_equal(served->info->calibration->source, "held-out rows");
+    pd_catalog_release(served);
+    fixture_remove(&f);
+}
+
+static void test_the_curves_are_known_as_soon_as_a_version_serves(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    push_plan p = plan(one);
+    p.queries = two;
+    p.nqueries = 100;
+    must(push(&f, &p, 1, NULL, &err), err);
+    pd_served *served;
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    const pd_calibration *calibration =
+        pd_version_info_of(pd_resident_version(served->resident))->calibration;
+    assert_true(calibration->measured);
+    assert_string_equal(calibration->source, "file");
+    assert_int_equal(calibration->queries, 100);
+    pd_catalog_release(served);
+    fixture_remove(&f);
+}
+
+static void test_rollback_serves_the_version_before_and_only_once(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t version;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION,
+              "\"t\" keeps no version older than 1");
+    push_good(&f, two, 1, 2);
+    assert_serves(&f, "t", two);
+    assert_string_equal(state_of(&f, "t", 1, NULL), "kept");
+    must_fail(nearest(&f, "t@1", one, &version, &err), err, PD_FAILED_PRECONDITION, "on disk only");
+    must(rollback(&f, "t", &version, &err), err);
+    assert_int_equal(version, 1);
+    assert_serves(&f, "t", one);
+    assert_string_equal(state_of(&f, "t", 2, NULL), "kept");
+    must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION, "keeps no version older");
+    fixture_close(&f);
+    fixture_open(&f);
+    assert_serves(&f, "t", one);
+    must(publish(&f, "t", 2, &err), err);
+    assert_serves(&f, "t", two);
+    fixture_remove(&f);
+}
+
+static void test_a_staged_version_is_asked_and_compared_then_published(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t id;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    uint64_t *ids = malloc(N * sizeof *ids);
+    for (uint64_t i = 0; i < N; i++)
+        ids[i] = i + 100;
+    push_plan p = plan(one);
+    p.ids = ids;
+    must(push(&f, &p, 0, &id, &err), err);
+    assert_int_equal(id, 2);
+    assert_string_equal(state_of(&f, "t", 2, NULL), "staged");
+    assert_int_equal(serving(&f, "t"), 1);
+    assert_serves(&f, "t", one);
+    must(nearest(&f, "t@2", one + 3 * DIM, &id, &err), err);
+    assert_int_equal(id, 103);
+    pd_comparison c;
+    must(pd_compare(f.catalog, "t", 2, 10, 200, &c, &err), err);
+    assert_int_equal(c.queries, 200);
+    assert_int_equal(c.only_serving, 100);
+    assert_int_equal(c.only_version, 100);
+    assert_true(c.serving_recall > 0.9f && c.version_recall > 0.9f);
+    assert_true(c.overlap < 0.2f); /* the same vectors under other ids */
+    must(publish(&f, "t", 2, &err), err);
+    assert_int_equal(serving(&f, "t"), 2);
+    assert_string_equal(state_of(&f, "t", 1, NULL), "kept");
+    must(publish(&f, "t", 2, &err), err); /* the same again */
+    fixture_remove(&f);
+    free(ids);
+}
+
+static void test_a_version_compared_with_its_like_overlaps_wholly(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    pd_comparison c;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, one, 0, 2);
+    must(pd_compare(f.catalog, "t", 2, 0, 0, &c, &err), err);
+    assert_int_equal(c.k, 10);
+    assert_int_equal(c.queries, N);
+    assert_true(c.overlap == 1.0f);
+    assert_int_equal(c.only_serving + c.only_version, 0);
+    must_fail(pd_compare(f.catalog, "t", 9, 0, 0, &c, &err), err, PD_NOT_FOUND, "no version 9");
+    must_fail(pd_compare(f.catalog, "u", 1, 0, 0, &c, &err), err, PD_NOT_FOUND, "\"u\"");
+    must_fail(pd_compare(f.catalog, "t", 2, 5000, 0, &c, &err), err, PD_INVALID_ARGUMENT, "5000");
+    fixture_remove(&f);
+}
+
+static void test_a_new_staged_version_takes_the_place_of_the_old_one(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f, 64);
+    push_good(&f, one, 0, 1);
+    assert_int_equal(serving(&f, "t"), 0);
+    pd_error err;
+    uint64_t id;
+    must_fail(nearest(&f, "t", one, &id, &err), err, PD_FAILED_PRECONDITION,
+              "no version of table \"t\" is published");
+    push_good(&f, two, 0, 2);
+    assert_string_equal(state_of(&f, "t", 1, NULL), "kept");
+    assert_string_equal(state_of(&f, "t", 2, NULL), "staged");
+    assert_serves(&f, "t@2", two);
+    fixture_close(&f); /* what is staged is in memory only */
+    fixture_open(&f);
+    assert_string_equal(state_of(&f, "t", 2, NULL), "kept");
+    must(publish(&f, "t", 2, &err), err);
+    assert_serves(&f, "t", two);
+    fixture_remove(&f);
+}
+
+static void test_a_corrupt_version_yields_to_the_one_before(void **state)
+{
+    (void)state;
+    fixture f;
+    char problem[480];
+    pd_error err;
+    uint64_t id;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 1, 2);
+    fixture_close(&f);
+    flip(&f, "tables/t/v00000002/pages.bin", 100);
+    fixture_open(&f);
+    assert_int_equal(serving(&f, "t"), 1);
+    assert_serves(&f, "t", one);
+    assert_string_equal(state_of(&f, "t", 2, problem), "broken");
+    assert_non_null(strstr(problem, "pages.bin"));
+    must_fail(nearest(&f, "t@2", one, &id, &err), err, PD_FAILED_PRECONDITION, "broken");
+    must_fail(publish(&f, "t", 2, &err), err, PD_DATA_LOSS, "pages.bin");
+    assert_serves(&f, "t", one);
+    push_good(&f, two, 1, 3); /* the broken one's number is not used again */
+    assert_serves(&f, "t", two);
+    fixture_remove(&f);
+}
+
+static void test_a_version_whose_folder_is_gone_is_named_and_the_one_before_serves(void **state)
+{
+    (void)state;
+    fixture f;
+    char from[512], to[512], problem[480];
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 1, 2);
+    fixture_close(&f);
+    fixture_path(&f, from, "tables/t/v00000002");
+    snprintf(to, sizeof to, "%s/elsewhere", f.folder);
+    assert_int_equal(rename(from, to), 0);
+    fixture_open(&f);
+    assert_serves(&f, "t", one);
+    assert_string_equal(state_of(&f, "t", 2, problem), "broken");
+    assert_non_null(strstr(problem, "v00000002"));
+    fixture_remove(&f);
+}
+
+static void test_rollback_passes_over_a_broken_version(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t version;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 1, 2);
+    push_good(&f, two, 1, 3);
+    flip(&f, "tables/t/v00000002/pages.bin", 200);
+    must(rollback(&f, "t", &version, &err), err);
+    assert_int_equal(version, 1);
+    assert_non_null(strstr(err.message, "version 2 is broken"));
+    assert_serves(&f, "t", one);
+    assert_string_equal(state_of(&f, "t", 2, NULL), "broken");
+    fixture_remove(&f);
+}
+
+static void test_a_failed_push_leaves_what_serves_and_nothing_of_itself(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t version;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    float *bad = make_rows(3, N, DIM);
+    bad[7 * DIM + 5] = __builtin_nanf("");
+    push_plan p = plan(bad);
+    must_fail(push(&f, &p, 1, NULL, &err), err, PD_INVALID_ARGUMENT, "row 7");
+    assert_non_null(strstr(err.message, "column 5"));
+    assert_serves(&f, "t", one);
+    assert_string_equal(state_of(&f, "t", 2, NULL), "");
+    assert_int_equal(entries(&f, "tables/t"), 2); /* v00000001, CURRENT */
+    assert_int_equal(entries(&f, "push"), 0);
+    p.table = "other";
+    must_fail(push(&f, &p, 1, NULL, &err), err, PD_INVALID_ARGUMENT, "row 7");
+    assert_false(fixture_exists(&f, "tables/other"));
+    must_fail(nearest(&f, "other", one, &version, &err), err, PD_NOT_FOUND, "other");
+    push_good(&f, two, 1, 2);
+    free(bad);
+    fixture_remove(&f);
+}
+
+static void test_older_versions_than_the_schema_keeps_are_removed(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    push_plan p = plan(one);
+    p.schema = "table = { metric = \"l2\"; keep = 1; };";
+    for (int i = 0; i < 4; i++)
+        must(push(&f, &p, 1, NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 4);
+    assert_string_equal(state_of(&f, "t", 3, NULL), "kept");
+    assert_string_equal(state_of(&f, "t", 2, NULL), "");
+    assert_false(fixture_exists(&f, "tables/t/v00000002"));
+    assert_true(fixture_exists(&f, "tables/t/v00000003"));
+    must(rollback(&f, "t", NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 3);
+    must(push(&f, &p, 1, NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 5);
+    /* The one that served last is the way back, not the newest. */
+    assert_string_equal(state_of(&f, "t", 3, NULL), "kept");
+    assert_string_equal(state_of(&f, "t", 4, NULL), "");
+    fixture_remove(&f);
+}
+
+/* Slabs are given out in steps of 4 MiB: this table takes two of them, a small one takes one. */
+enum { BIG = 3000, WIDE = 256 };
+#define WIDE_SCHEMA "code = \"f32\"; refine = \"f32\"; metric = \"l2\"; nlist = 8; "
+
+static push_plan big_plan(const float *big, const char *table, const char *schema)
+{
+    return (push_plan){
+        .table = table, .schema = schema, .rows = big, .n = BIG, .dim = WIDE, .queries = big, .nqueries = 20};
+}
+
+static void test_a_table_that_does_not_fit_is_refused_and_kept_on_disk(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    char problem[480];
+    fixture_make(&f, 8);
+    push_good(&f, one, 1, 1);
+    float *big = make_rows(4, BIG, WIDE);
+    push_plan p = big_plan(big, "t", "table = { " WIDE_SCHEMA "};");
+    must_fail(push(&f, &p, 1, NULL, &err), err, PD_RESOURCE_EXHAUSTED, "t@2");
+    assert_string_equal(state_of(&f, "t", 2, problem), "kept");
+    assert_non_null(strstr(problem, "t@2"));
+    assert_serves(&f, "t", one);
+    p.table = "u";
+    must_fail(push(&f, &p, 1, NULL, &err), err, PD_RESOURCE_EXHAUSTED, "u@1");
+    must_fail(nearest(&f, "u", one, &(uint64_t){0}, &err), err, PD_FAILED_PRECONDITION, "\"u\"");
+    free(big);
+    fixture_remove(&f);
+}
+
+static void test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t id;
+    fixture_make(&f, 12);
+    float *big = make_rows(5, BIG, WIDE);
+    push_plan p = big_plan(big, "t", "table = { " WIDE_SCHEMA "};");
+    must(push(&f, &p, 1, NULL, &err), err);
+    must_fail(push(&f, &p, 1, NULL, &err), err, PD_RESOURCE_EXHAUSTED, "t@2");
+    assert_int_equal(serving(&f, "t"), 1);
+    fixture_remove(&f);
+
+    fixture_make(&f, 12);
+    p.schema = "table = { " WIDE_SCHEMA "policy = \"drain\"; };";
+    must(push(&f, &p, 1, NULL, &err), err);
+    big[0] = 5; /* row 0 moves */
+    must(push(&f, &p, 1, NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 2);
+    must(nearest(&f, "t", big, &id, &err), err);
+    assert_int_equal(id, 0);
+    /* Only staged is no reason to stop serving. */
+    must_fail(push(&f, &p, 0, NULL, &err), err, PD_RESOURCE_EXHAUSTED, "t@3");
+    assert_int_equal(serving(&f, "t"), 2);
+    /* One that cannot be loaded after all: what served comes back. */
+    flip(&f, "tables/t/v00000001/pages.bin", 300);
+    must_fail(publish(&f, "t", 1, &err), err, PD_DATA_LOSS, "pages.bin");
+    assert_int_equal(serving(&f, "t"), 2);
+    must(nearest(&f, "t", big, &id, &err), err);
+    assert_int_equal(id, 0);
+    free(big);
+    fixture_remove(&f);
+}
+
+static void test_a_held_version_outlives_its_switch(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    pd_served *served;
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    push_good(&f, two, 1, 2);
+    pd_hit hit;
+    pd_answer answer = {.hits = &hit};
+    pd_query query = {.vector = one, .similarity = 1, .nprobe = 64, .k = 1, .min_score = -__builtin_inff()};
+    must(pd_executor_background(f.executor, served->resident, &query, 1, &answer, &err), err);
+    assert_int_equal(served->number, 1);
+    assert_int_equal(hit.id, 0);
+    pd_catalog_release(served);
+    assert_serves(&f, "t", two);
+    fixture_remove(&f);
+}
+
+static void test_dictionaries_go_on_from_version_to_version(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    push_plan p = plan(one);
+    p.schema = "table = { metric = \"l2\"; attributes = ( { name = \"colour\"; type = \"category\"; } ); };";
+    p.attributes = "id,colour\n0,red\n1,blue\n";
+    must(push(&f, &p, 1, NULL, &err), err);
+    p.attributes = "id,colour\n0,green\n";
+    must(push(&f, &p, 1, NULL, &err), err); /* the schema given again */
+    p.schema = NULL;
+    p.attributes = "id,colour\n0,black\n";
+    must(push(&f, &p, 1, NULL, &err), err); /* the table's own */
+    pd_served *served;
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    assert_int_equal(served->number, 3);
+    const pd_attribute *colour = pd_schema_find(served->info->schema, "colour");
+    static const char *const names[] = {"red", "blue", "green", "black"};
+    for (int i = 0; i < 4; i++)
+        assert_true(pd_attribute_value(colour, names[i]) > 0);
+    pd_catalog_release(served);
+    fixture_remove(&f);
+}
+
+static void test_queries_come_from_the_declared_table(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    push_plan users = {.table = "users",
+                       .schema = "table = { metric = \"l2\"; index = \"none\"; };",
+                       .rows = two,
+                       .n = N,
+                       .dim = DIM};
+    push_plan items = plan(one);
+    items.schema = "table = { metric = \"l2\"; queries = \"users\"; };";
+    must(push(&f, &items, 1, NULL, &err), err); /* before there are users */
+    assert_non_null(strstr(err.message, "\"users\""));
+    must(push(&f, &users, 1, NULL, &err), err);
+    must(push(&f, &items, 1, NULL, &err), err);
+    assert_string_equal(err.message, "");
+    pd_served *served;
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    assert_string_equal(served->info->calibration->source, "users");
+    pd_catalog_release(served);
+    push_plan narrow = {.table = "users",
+                        .schema = "table = { metric = \"l2\"; index = \"none\"; };",
+                        .rows = two,
+                        .n = N,
+                        .dim = 8};
+    must(push(&f, &narrow, 1, NULL, &err), err);
+    must_fail(push(&f, &items, 1, NULL, &err), err, PD_INVALID_ARGUMENT, "8 dimensions");
+    fixture_close(&f); /* look-up tables are loaded at start like others */
+    fixture_open(&f);
+    assert_int_equal(serving(&f, "users"), 2);
+    fixture_remove(&f);
+}
+
+static void test_what_a_crash_left_is_removed_at_start(void **state)
+{
+    (void)state;
+    fixture f;
+    char path[512];
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    fixture_close(&f);
+    static const char *const folders[] = {"tables/t/v00000002.tmp", "push/17", "tables/none"};
+    for (int i = 0; i < 3; i++) {
+        fixture_path(&f, path, "%s", folders[i]);
+        assert_int_equal(mkdir(path, 0755), 0);
+    }
+    static const char *const files[] = {"tables/t/v00000002.tmp/pages.bin", "push/17/rows",
+                                        "tables/t/CURRENT.tmp"};
+    for (int i = 0; i < 3; i++) {
+        fixture_path(&f, path, "%s", files[i]);
+        int fd = open(path, O_WRONLY | O_CREAT, 0644);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    fixture_open(&f);
+    assert_int_equal(entries(&f, "tables/t"), 2);
+    assert_int_equal(entries(&f, "push"), 0);
+    assert_serves(&f, "t", one);
+    push_good(&f, two, 1, 2);
+    fixture_remove(&f);
+}
+
+static void test_one_process_at_a_time_has_the_data_folder(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    pd_catalog *second = NULL;
+    fixture_make(&f, 64);
+    must_fail(pd_catalog_open(f.config, f.device, f.executor, &second, &err), err, PD_FAILED_PRECONDITION,
+              "in use");
+    assert_null(second);
+    fixture_remove(&f);
+}
+
+static void test_names_that_are_no_tables_are_refused(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t id;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    must_fail(nearest(&f, "nothing", one, &id, &err), err, PD_NOT_FOUND, "nothing");
+    must_fail(nearest(&f, "t@7", one, &id, &err), err, PD_NOT_FOUND, "version 7");
+    must_fail(nearest(&f, "t@x", one, &id, &err), err, PD_INVALID_ARGUMENT, "t@x");
+    must_fail(nearest(&f, "t@", one, &id, &err), err, PD_INVALID_ARGUMENT, "t@");
+    push_plan p = plan(one);
+    p.table = "../t";
+    must_fail(push(&f, &p, 1, NULL, &err), err, PD_INVALID_ARGUMENT, "../t");
+    must_fail(publish(&f, "t", 9, &err), err, PD_NOT_FOUND, "version 9");
+    must_fail(rollback(&f, "u", NULL, &err), err, PD_NOT_FOUND, "\"u\"");
+    fixture_remove(&f);
+}
+
+static double gauge_seen;
+static void see_gauge(void *context, const char *name, const char *labels, double value)
+{
+    char both[200];
+    snprintf(both, sizeof both, "%s{%s}", name, labels);
+    if (!strcmp(both, context)) gauge_seen = value;
+}
+
+static void test_gauges_tell_rows_and_versions(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 1, 2);
+    static const struct {
+        const char *name;
+        double value;
+    } want[] = {{"pados_table_rows{table=\"t\"}", N},
+                {"pados_table_version{table=\"t\"}", 2},
+                {"pados_table_versions{table=\"t\",state=\"kept\"}", 1},
+                {"pados_jobs{state=\"done\"}", 2},
+                {"pados_pushes_open{}", 0}};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        gauge_seen = -1;
+        pd_catalog_gauges(f.catalog, see_gauge, (void *)want[i].name);
+        assert_true(gauge_seen == want[i].value);
+    }
+    fixture_remove(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_pushed_table_is_built_served_and_found_again_after_a_restart),
+        cmocka_unit_test(test_the_curves_are_known_as_soon_as_a_version_serves),
+        cmocka_unit_test(test_rollback_serves_the_version_before_and_only_once),
+        cmocka_unit_test(test_a_staged_version_is_asked_and_compared_then_published),
+        cmocka_unit_test(test_a_version_compared_with_its_like_overlaps_wholly),
+        cmocka_unit_test(test_a_new_staged_version_takes_the_place_of_the_old_one),
+        cmocka_unit_test(test_a_corrupt_version_yields_to_the_one_before),
+        cmocka_unit_test(test_a_version_whose_folder_is_gone_is_named_and_the_one_before_serves),
+        cmocka_unit_test(test_rollback_passes_over_a_broken_version),
+        cmocka_unit_test(test_a_failed_push_leaves_what_serves_and_nothing_of_itself),
+        cmocka_unit_test(test_older_versions_than_the_schema_keeps_are_removed),
+        cmocka_unit_test(test_a_table_that_does_not_fit_is_refused_and_kept_on_disk),
+        cmocka_unit_test(test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused),
+        cmocka_unit_test(test_a_held_version_outlives_its_switch),
+        cmocka_unit_test(test_dictionaries_go_on_from_version_to_version),
+        cmocka_unit_test(test_queries_come_from_the_declared_table),
+        cmocka_unit_test(test_what_a_crash_left_is_removed_at_start),
+        cmocka_unit_test(test_one_process_at_a_time_has_the_data_folder),
+        cmocka_unit_test(test_names_that_are_no_tables_are_refused),
+        cmocka_unit_test(test_gauges_tell_rows_and_versions),
+    };
+    return cmocka_run_group_tests(tests, make_data, free_data);
+}
