@@ -42,6 +42,13 @@ void hits_add(hits_sum *sum, const pados_result *r)
         const char *segment = r->rung_segment ? r->rung_segment[i] : "";
         sum->segment[sum->queries + i] = *segment ? must(strdup(segment)) : NULL;
     }
+    if (sum->requests && sum->version != r->version) {
+        char text[128];
+        snprintf(text, sizeof text,
+                 "version %" PRIu64 " began to serve while version %" PRIu64 " was being asked", r->version,
+                 sum->version);
+        add_warning(sum, text);
+    }
     sum->complete = (sum->requests == 0 || sum->complete) && r->complete;
     if (sum->requests == 0 || r->recall < sum->recall) sum->recall = r->recall;
     sum->queries += r->count;
