@@ -16,7 +16,7 @@
 
 #define WARNINGS 64 /* kept; what is beyond is counted */
 
-static pd_status no_memory(pd_compile_work *work)
+pd_status pd_compile_no_memory(pd_compile_work *work)
 {
     return pd_fail(work->err, PD_RESOURCE_EXHAUSTED, "no memory to compile a profile");
 }
@@ -27,13 +27,13 @@ pd_status pd_warn(pd_compile_work *work, const char *format, ...)
     if (work->nwarnings++ >= WARNINGS) return PD_OK;
     if (!work->out->warnings)
         work->out->warnings = pd_arena_take(&work->arena, (WARNINGS + 1) * sizeof(char *));
-    if (!work->out->warnings) return no_memory(work);
+    if (!work->out->warnings) return pd_compile_no_memory(work);
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     char *copy = pd_arena_text(&work->arena, text, strlen(text));
-    if (!copy) return no_memory(work);
+    if (!copy) return pd_compile_no_memory(work);
     work->out->warnings[work->out->nwarnings++] = copy;
     return PD_OK;
 }
@@ -44,7 +44,7 @@ static pd_status count_warnings(pd_compile_work *work)
     char text[64];
     int length = snprintf(text, sizeof text, "and %u more warnings", work->nwarnings - WARNINGS);
     char *copy = pd_arena_text(&work->arena, text, (size_t)length);
-    if (!copy) return no_memory(work);
+    if (!copy) return pd_compile_no_memory(work);
     work->out->warnings[work->out->nwarnings++] = copy;
     return PD_OK;
 }
@@ -58,7 +58,7 @@ static pd_status name_profile(pd_compile_work *work)
 
 /* ----------------------------------------------------------------------------------------------- the columns --- */
 
-static uint32_t column_size(const pd_compile_work *work, uint32_t column)
+uint32_t pd_column_size(const pd_compile_work *work, uint32_t column)
 {
     const pd_layout *layout = work->layout;
     uint32_t end = column + 1 < work->schema->nbytes ? layout->weight_at[column + 1] : layout->weights;
@@ -79,11 +79,10 @@ int pd_value_held(const pd_compile_work *work, const pd_attribute *attribute, co
         column += entry / 8;
         entry = 1u << entry % 8;
     }
-    return entry < column_size(work, column) ? value : -1;
+    return entry < pd_column_size(work, column) ? value : -1;
 }
 
-/* The weight table's entries of one byte column. NULL: no memory. */
-static float *entries(pd_compile_work *work, uint32_t column)
+float *pd_column_entries(pd_compile_work *work, uint32_t column)
 {
     if (!work->table) work->table = pd_arena_take(&work->arena, work->layout->weights * sizeof(float));
     return work->table ? work->table + work->layout->weight_at[column] : NULL;
@@ -96,25 +95,24 @@ static float *member_weights(pd_compile_work *work, const pd_attribute *attribut
     return *members;
 }
 
-/* Where the weight of a category value or a set member is kept. NULL: no memory. */
-static float *weight_slot(pd_compile_work *work, const pd_attribute *attribute, uint32_t value)
+float *pd_weight_slot(pd_compile_work *work, const pd_attribute *attribute, uint32_t value)
 {
-    float *from =
-        attribute->type == PD_SET ? member_weights(work, attribute) : entries(work, attribute->byte_column);
+    float *from = attribute->type == PD_SET ? member_weights(work, attribute)
+                                            : pd_column_entries(work, attribute->byte_column);
     return from ? from + value : NULL;
 }
 
 static pd_status add_weight(pd_compile_work *work, const pd_attribute *attribute, uint32_t value,
                             float weight)
 {
-    float *slot = weight_slot(work, attribute, value);
-    if (!slot) return no_memory(work);
+    float *slot = pd_weight_slot(work, attribute, value);
+    if (!slot) return pd_compile_no_memory(work);
     *slot += weight;
     return PD_OK;
 }
 
-static pd_status add_key(pd_compile_work *work, const pd_attribute *attribute, uint64_t value, float weight,
-                         int replaces)
+pd_status pd_add_key(pd_compile_work *work, const pd_attribute *attribute, uint64_t value, float weight,
+                     int replaces)
 {
     if (work->nkeys == PD_MAX_KEY_VALUES + PD_MAX_ASKED)
         return pd_fail(work->err, PD_INVALID_ARGUMENT, "more than %d boosted keys",
@@ -122,7 +120,7 @@ static pd_status add_key(pd_compile_work *work, const pd_attribute *attribute, u
     if (work->nkeys == work->room_keys) {
         uint32_t room = work->room_keys ? 4 * work->room_keys : 64;
         pd_key_entry *keys = pd_arena_take(&work->arena, room * sizeof *keys);
-        if (!keys) return no_memory(work);
+        if (!keys) return pd_compile_no_memory(work);
         if (work->nkeys) memcpy(keys, work->keys, work->nkeys * sizeof *keys);
         work->keys = keys;
         work->room_keys = room;
@@ -229,7 +227,7 @@ static pd_status add_weights(pd_compile_work *work, const pd_profile_term *term,
     for (uint32_t i = 0; i < term->nweights && status == PD_OK; i++) {
         const pd_named_weight *weight = &term->weights[i];
         if (attribute->type == PD_KEY) {
-            status = add_key(work, attribute, weight->key, weight->weight, 0);
+            status = pd_add_key(work, attribute, weight->key, weight->weight, 0);
             continue;
         }
         int value = pd_value_held(work, attribute, weight->name, strlen(weight->name));
@@ -265,7 +263,7 @@ static pd_status add_matches(pd_compile_work *work, const pd_profile_term *term,
         uint64_t value = attribute->type == PD_KEY ? pd_key_parse(part, length) : (uint64_t)(held + 1);
         if (value == 0 || seen_before(seen, count, value)) continue;
         seen[count++] = value;
-        status = attribute->type == PD_KEY ? add_key(work, attribute, value, term->weight, 0)
+        status = attribute->type == PD_KEY ? pd_add_key(work, attribute, value, term->weight, 0)
                                            : add_weight(work, attribute, (uint32_t)held, term->weight);
     }
     return status;
@@ -290,9 +288,10 @@ static double curve_at(const pd_profile_term *term, double value)
 
 static pd_status add_curve(pd_compile_work *work, const pd_profile_term *term, const pd_attribute *attribute)
 {
-    float *weights = entries(work, attribute->byte_column);
-    if (!weights) return no_memory(work);
-    for (uint32_t b = 1; b <= attribute->nknots + 1 && b < column_size(work, attribute->byte_column); b++) {
+    float *weights = pd_column_entries(work, attribute->byte_column);
+    if (!weights) return pd_compile_no_memory(work);
+    for (uint32_t b = 1; b <= attribute->nknots + 1 && b < pd_column_size(work, attribute->byte_column);
+         b++) {
         double value = (double)attribute->representatives[b];
         if (attribute->age) value = fmax(work->ask->now - value, 0);
         weights[b] += (float)curve_at(term, value);
@@ -344,98 +343,6 @@ static pd_status add_terms(pd_compile_work *work)
     return status;
 }
 
-/* -------------------------------------------------------------------------------------------- the overrides --- */
-
-static pd_status override_number(pd_compile_work *work, const pd_attribute *attribute, const pd_override *o)
-{
-    if (o->value && o->value[0])
-        return pd_fail(
-            work->err, PD_INVALID_ARGUMENT,
-            "override: attribute \"%s\" is a number, its curve is scaled as a whole, not at \"%.64s\"",
-            attribute->name, o->value);
-    float *weights = entries(work, attribute->byte_column);
-    if (!weights) return no_memory(work);
-    for (uint32_t b = 0; b < column_size(work, attribute->byte_column); b++)
-        weights[b] = weights[b] * o->weight + 0.0f;
-    return PD_OK;
-}
-
-static pd_status override_value(pd_compile_work *work, const pd_attribute *attribute, const pd_override *o,
-                                uint64_t *value)
-{
-    const char *text = o->value ? o->value : "";
-    if (attribute->type == PD_KEY) {
-        *value = pd_key_parse(text, strlen(text));
-        if (*value) return add_key(work, attribute, *value, o->weight, 1);
-        return pd_fail(work->err, PD_INVALID_ARGUMENT,
-                       "override: attribute \"%s\" is a key: \"%.64s\" is not an "
-                       "integer over 0",
-                       attribute->name, text);
-    }
-    int held = pd_value_held(work, attribute, text, strlen(text));
-    if (held < 0)
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "override: attribute \"%s\" has no value \"%.*s\"",
-                       attribute->name, PD_MAX_VALUE, text);
-    *value = (uint64_t)held;
-    float *slot = weight_slot(work, attribute, (uint32_t)held);
-    if (!slot) return no_memory(work);
-    *slot = o->weight + 0.0f; /* no negative zero */
-    return PD_OK;
-}
-
-static pd_status override_similarity(pd_compile_work *work, const pd_override *o)
-{
-    if (o->value && o->value[0])
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "override: similarity has no value \"%.64s\"",
-                       o->value);
-    if (o->weight < 0)
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "override: similarity must not be negative, as %g is",
-                       (double)o->weight);
-    work->out->similarity = o->weight + 0.0f;
-    return PD_OK;
-}
-
-/* seen: [nattributes + 1][4] u64, bit v: value v; a number's and similarity's is bit 0. Keys are told when merged. */
-static pd_status apply_override(pd_compile_work *work, const pd_override *o, uint64_t (*seen)[4])
-{
-    const pd_schema *schema = work->schema;
-    const char *name = o->attribute ? o->attribute : "";
-    if (!isfinite(o->weight) || fabs((double)o->weight) > PD_MAX_WEIGHT)
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "override of \"%.*s\": a weight must be from %g to %g",
-                       PD_MAX_NAME, name, -PD_MAX_WEIGHT, PD_MAX_WEIGHT);
-    int similarity = !strcmp(name, "similarity");
-    const pd_attribute *attribute = similarity ? NULL : pd_schema_find(schema, name);
-    if (!similarity && !attribute)
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "override: the table has no attribute \"%.*s\"",
-                       PD_MAX_NAME, name);
-    uint64_t value = 0;
-    pd_status status = similarity                     ? override_similarity(work, o)
-                       : attribute->type == PD_NUMBER ? override_number(work, attribute, o)
-                                                      : override_value(work, attribute, o, &value);
-    if (status != PD_OK || (attribute && attribute->type == PD_KEY)) return status;
-    uint64_t *bits = seen[similarity ? schema->nattributes : (uint32_t)(attribute - schema->attributes)];
-    if (bits[value / 64] >> value % 64 & 1)
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "override: \"%s\"%s%.*s is given twice", name,
-                       value ? " " : "", PD_MAX_VALUE, value ? o->value : "");
-    bits[value / 64] |= UINT64_C(1) << value % 64;
-    return PD_OK;
-}
-
-static pd_status apply_overrides(pd_compile_work *work)
-{
-    const pd_ask *ask = work->ask;
-    uint64_t seen[PD_MAX_ATTRIBUTES + 1][4];
-    if (ask->noverrides == 0) return PD_OK;
-    if (ask->noverrides > PD_MAX_ASKED)
-        return pd_fail(work->err, PD_INVALID_ARGUMENT, "%u overrides, more than %d", ask->noverrides,
-                       PD_MAX_ASKED);
-    memset(seen, 0, sizeof seen);
-    pd_status status = PD_OK;
-    for (uint32_t i = 0; status == PD_OK && i < ask->noverrides; i++)
-        status = apply_override(work, &ask->overrides[i], seen);
-    return status;
-}
-
 /* ---------------------------------------------------------------------------------------------- the results --- */
 
 /* Each plane's entry for a byte is the sum of its members' weights, ascending: the sum without the highest member, plus
@@ -447,10 +354,10 @@ static pd_status spread_sets(pd_compile_work *work)
         if (!members) continue;
         for (uint32_t plane = 0; plane < 8; plane++) {
             uint32_t column = work->schema->attributes[i].byte_column + plane,
-                     size = column_size(work, column);
+                     size = pd_column_size(work, column);
             if (size == 0) break;
-            float *weights = entries(work, column);
-            if (!weights) return no_memory(work);
+            float *weights = pd_column_entries(work, column);
+            if (!weights) return pd_compile_no_memory(work);
             for (uint32_t top = 0; 1u << top < size; top++)
                 for (uint32_t v = 1u << top; v < 2u << top; v++)
                     weights[v] = weights[v ^ (1u << top)] + members[8 * plane + top];
@@ -474,7 +381,7 @@ static pd_status merge_keys(pd_compile_work *work)
         sorted = key_order(&work->keys[i - 1], &work->keys[i]) < 0;
     if (!sorted) qsort(work->keys, work->nkeys, sizeof *work->keys, key_order);
     pd_key_weight *merged = pd_arena_take(&work->arena, work->nkeys * sizeof *merged);
-    if (!merged) return no_memory(work);
+    if (!merged) return pd_compile_no_memory(work);
     uint32_t count = 0;
     for (uint32_t i = 0, end; i < work->nkeys; i = end) {
         const pd_key_entry *first = &work->keys[i];
@@ -517,7 +424,7 @@ static pd_status keep_caps(pd_compile_work *work)
     if (n > PD_MAX_CAPS)
         return pd_fail(work->err, PD_INVALID_ARGUMENT, "%u diversity caps, more than %d", n, PD_MAX_CAPS);
     pd_cap *caps = pd_arena_take(&work->arena, n * sizeof *caps);
-    if (!caps) return no_memory(work);
+    if (!caps) return pd_compile_no_memory(work);
     for (uint32_t i = 0; i < n; i++) {
         if (ask->ncaps)
             caps[i] = ask->caps[i];
@@ -541,7 +448,7 @@ static pd_status keep_caps(pd_compile_work *work)
 pd_status pd_compile(const pd_schema *schema, const pd_layout *layout, const pd_profile *profile,
                      const pd_ask *ask, pd_compiled *out, pd_error *err)
 {
-    pd_error unasked;
+    pd_error unasked = {0};
     pd_compile_work work = {.schema = schema,
                             .layout = layout,
                             .profile = profile,
@@ -552,7 +459,7 @@ pd_status pd_compile(const pd_schema *schema, const pd_layout *layout, const pd_
     out->similarity = profile ? profile->similarity : 1.0f;
     pd_status status = read_context(&work);
     if (status == PD_OK) status = add_terms(&work);
-    if (status == PD_OK) status = apply_overrides(&work);
+    if (status == PD_OK) status = pd_compile_overrides(&work);
     if (status == PD_OK) status = spread_sets(&work);
     if (status == PD_OK && work.nkeys) status = merge_keys(&work);
     if (status == PD_OK) status = pd_compile_filter(&work);

@@ -140,6 +140,19 @@ int pd_next_part(const char **rest, const char **part, size_t *length);
 int pd_value_held(const pd_compile_work *work, const pd_attribute *attribute, const char *name,
                   size_t length);
 
+pd_status pd_compile_no_memory(pd_compile_work *work);
+/* Values that the weight table holds for a byte column. */
+uint32_t pd_column_size(const pd_compile_work *work, uint32_t column);
+/* The weight table's entries of one byte column. NULL: no memory. */
+float *pd_column_entries(pd_compile_work *work, uint32_t column);
+/* Where the weight of a category value or a set member is kept. NULL: no memory. */
+float *pd_weight_slot(pd_compile_work *work, const pd_attribute *attribute, uint32_t value);
+/* replaces: an override, else it adds to what is there. */
+pd_status pd_add_key(pd_compile_work *work, const pd_attribute *attribute, uint64_t value, float weight,
+                     int replaces);
+
+/* The request's overrides, over the weights of the terms. */
+pd_status pd_compile_overrides(pd_compile_work *work);
 /* The profile's filters and the request's conditions, into out->filter. */
 pd_status pd_compile_filter(pd_compile_work *work);
 
