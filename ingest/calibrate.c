@@ -20,9 +20,9 @@
 #define BATCH         512u
 #define ENOUGH        0.9995 /* mean recall at which a curve ends */
 #define FLAT_FROM     48u
-#define FLAT_GAIN     0.0005f
+#define FLAT_GAIN     0.001f
 #define Z_95          1.6449 /* one-sided */
-#define POINT_BUDGET  1e10   /* multiply-adds of one point of a curve */
+#define POINT_BUDGET  3e9    /* multiply-adds of one point of a curve */
 #define POINT_LEAST   256u   /* queries that a point has at least */
 #define WEIGHTS_BYTES (64u << 20)
 #define SD_QUERIES    128u
@@ -31,7 +31,7 @@
 #define SD_IN_LIST    64u
 
 /* Queries that a band is measured with. */
-static const uint32_t band_queries[PD_BANDS] = {PD_CALIBRATION_QUERIES, PD_CALIBRATION_QUERIES, 500, 200};
+static const uint32_t band_queries[PD_BANDS] = {PD_CALIBRATION_QUERIES / 2, PD_CALIBRATION_QUERIES, 500, 200};
 
 /* What is right for one band of one spread. */
 typedef struct truth {
@@ -335,13 +335,13 @@ static pd_status measure_point(run *r, const truth *t, uint32_t nprobe, uint32_t
     return PD_OK;
 }
 
-/* 1, 2, 3, 4, 6, 8, 12 ... nlist, or powers of two alone where that is too many. */
+/* 1, 2, 3, 4, 6, 8, 12 ... 64, 128 ... nlist. */
 static uint32_t make_grid(uint32_t nlist, uint32_t *grid)
 {
-    uint32_t n = 0, halves = nlist <= 3072;
+    uint32_t n = 0;
     for (uint32_t p = 1; p < nlist && n < PD_CURVE_POINTS - 2; p *= 2) {
         grid[n++] = p;
-        if (halves && p > 1 && p + p / 2 < nlist && n < PD_CURVE_POINTS - 2) grid[n++] = p + p / 2;
+        if (p > 1 && p < 64 && p + p / 2 < nlist) grid[n++] = p + p / 2;
     }
     grid[n++] = nlist;
     return n;
@@ -408,7 +408,7 @@ static pd_status open_run(run *r, pd_error *err)
     pd_status status = take_queries(r, err);
     if (!status) status = open_truths(r, err);
     if (status) return status;
-    size_t table = (size_t)r->info->layout.weights * sizeof(float), hits = 0;
+    size_t table = (size_t)r->info->layout.weights * sizeof(float), hits = r->n;
     uint64_t tables = table ? WEIGHTS_BYTES / table : 1;
     r->tables = tables < r->n ? (uint32_t)(tables ? tables : 1) : r->n;
     r->weights = malloc((size_t)r->tables * table + 1);

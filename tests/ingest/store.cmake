@@ -1,0 +1,1 @@
+pados_test(ingest build pados_store)
