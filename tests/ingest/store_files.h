@@ -41,7 +41,7 @@ static inline void folder_drop(const char *folder)
 
 static inline const char *path_in(const char *folder, const char *name)
 {
-    static char paths[8][256];
+    static char paths[8][640];
     static int next;
     char *path = paths[next++ % 8];
     snprintf(path, sizeof paths[0], "%s/%s", folder, name);
