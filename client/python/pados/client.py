@@ -208,8 +208,7 @@ class Client:
             vectors = np.atleast_2d(np.ascontiguousarray(vectors, dtype="<f4"))
             if vectors.ndim != 2:
                 raise PadosError("INVALID_ARGUMENT", f"vectors: the shape {vectors.shape} is not count x dim")
-        if ids is not None:
-            ids = pushing.ids_of(np.atleast_1d(ids), len(np.atleast_1d(ids)))
+        ids = pushing.ids_of(ids)
         count = self._count(vectors, ids, mixes, contexts)
 
         common = wire.Request()
@@ -227,7 +226,7 @@ class Client:
         for attribute, at_most in (diversity or {}).items():
             search.diversity.add(attribute=attribute, at_most=at_most)
         if exclude is not None:
-            search.exclude.add(ids=[int(i) for i in exclude])
+            search.exclude.add(ids=pushing.ids_of(exclude).tolist())
         if min_score is not None:
             search.has_min_score, search.min_score = True, min_score
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import operator
 import os
 import time
 
@@ -29,14 +30,20 @@ def rows_of(array):
     return np.ascontiguousarray(array)
 
 
-def ids_of(ids, rows):
+def ids_of(ids, rows=None):
+    """[rows] as uint64; rows None: any number of them, or a single one."""
     if ids is None:
         return None
-    ids = np.asarray(ids)
-    if ids.shape != (rows,):
-        raise PadosError("INVALID_ARGUMENT", f"ids: the shape {ids.shape} for {rows} rows")
+    if not isinstance(ids, np.ndarray):  # numpy would make floats of a list that holds a large id
+        try:
+            ids = [operator.index(i) for i in (ids if np.iterable(ids) else [ids])]
+            ids = np.array(ids, dtype=np.uint64)
+        except (TypeError, OverflowError):
+            raise PadosError("INVALID_ARGUMENT", "ids: they must be whole numbers from 0 to 2^64 - 1") from None
+    if ids.ndim != 1 or (rows is not None and len(ids) != rows):
+        raise PadosError("INVALID_ARGUMENT", f"ids: the shape {ids.shape}" + (f" for {rows} rows" if rows else ""))
     if ids.dtype.kind not in "iu" or (ids.dtype.kind == "i" and (ids < 0).any()):
-        raise PadosError("INVALID_ARGUMENT", "ids: they must be whole numbers that are not negative")
+        raise PadosError("INVALID_ARGUMENT", "ids: they must be whole numbers from 0 to 2^64 - 1")
     return np.ascontiguousarray(ids, dtype="<u8")
 
 
