@@ -7,7 +7,7 @@
 #   stop_with MESSAGE                  says what failed, with what the step and the server last said, and ends
 
 bin=${PADOS_BIN:-build/bin}
-tables=bench/data/complete_journey/tables
+tables=${PADOS_TABLES:-bench/data/complete_journey/tables}
 work=
 server_pid=
 
