@@ -90,14 +90,21 @@ static void score_group(const cpu_exact *exact, uint32_t number, const unsigned 
 {
     const pd_cpu_ops *ops = exact->device->ops;
     int l2 = exact->shape.metric == PD_L2;
-    float sims[PD_GROUP * PD_PAGE_ROWS];
+    float own[PD_GROUP * PD_PAGE_ROWS], sims[PD_GROUP * PD_PAGE_ROWS];
     const float *vectors[PD_GROUP];
+    uint32_t from[PD_GROUP], distinct = 0;
+    /* Neighbours that ask with the same vector (a calibration's spreads) share its similarities. */
+    for (uint32_t i = 0; i < nvectors; i++) {
+        if (i == 0 || exact->queries[which[i]].vector != exact->queries[which[i - 1]].vector)
+            vectors[distinct++] = exact->prepared.preps[which[i]].vector;
+        from[i] = distinct - 1;
+    }
+    if (distinct > 0)
+        ops->lanes(vectors, distinct, tile, PD_PAGE_ROWS, pd_dim16(exact->shape.dim), l2, own, PD_PAGE_ROWS);
+    for (uint32_t i = 0; l2 && i < distinct * PD_PAGE_ROWS; i++)
+        own[i] = -own[i];
     for (uint32_t i = 0; i < nvectors; i++)
-        vectors[i] = exact->prepared.preps[which[i]].vector;
-    if (nvectors > 0)
-        ops->lanes(vectors, nvectors, tile, PD_PAGE_ROWS, pd_dim16(exact->shape.dim), l2, sims, PD_PAGE_ROWS);
-    for (uint32_t i = 0; l2 && i < nvectors * PD_PAGE_ROWS; i++)
-        sims[i] = -sims[i];
+        memcpy(sims + i * PD_PAGE_ROWS, own + from[i] * PD_PAGE_ROWS, PD_PAGE_ROWS * sizeof *sims);
     for (uint32_t i = 0; i < n; i++) {
         const pd_prep *prep = &exact->prepared.preps[which[i]];
         pd_candidates *to = &candidates[which[i]];
