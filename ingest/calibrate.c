@@ -23,7 +23,7 @@
 #define FLAT_GAIN     0.001f
 #define Z_95          1.6449 /* one-sided */
 #define POINT_BUDGET  3e9    /* multiply-adds of one point of a curve */
-#define POINT_LEAST   256u   /* queries that a point has at least */
+#define POINT_LEAST   320u   /* queries of a point; twice that for k = 1 */
 #define WEIGHTS_BYTES (64u << 20)
 #define SD_QUERIES    128u
 #define SD_ROWS       1024u
@@ -366,7 +366,8 @@ static pd_status measure_curve(run *r, const truth *t, pd_curve *curve, pd_error
         double each = (double)grid[g] / nlist * (double)r->info->rows * r->info->shape.dim;
         double most = POINT_BUDGET / each;
         uint32_t m = most < (double)t->queries ? (uint32_t)most : t->queries;
-        if (m < POINT_LEAST) m = t->queries < POINT_LEAST ? t->queries : POINT_LEAST;
+        uint32_t least = t->k == 1 ? 2 * POINT_LEAST : POINT_LEAST;
+        if (m < least) m = t->queries < least ? t->queries : least;
         pd_status status = measure_point(r, t, grid[g], m, curve, err);
         if (status) return status;
         if ((double)curve->at[curve->points - 1].recall >= ENOUGH || is_flat(curve)) break;
