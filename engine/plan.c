@@ -125,7 +125,10 @@ static pd_status find_values(const pd_resident *resident, const pd_attribute *at
     for (uint32_t v = 1; !status && v < size; v++) {
         double weight = (double)weights[start + v];
         if (!(weight > 0) || weight - mean <= heavy) continue;
-        boost one = {.weight = weight, .weight_at = start + v, .instead = (float)mean};
+        /* Once its rows are taken in, the entry weighs what the other rows weigh in the mean. */
+        double share = (double)histogram[v] / (double)info->rows;
+        float others = share < 1 ? (float)((mean - share * weight) / (1 - share)) : 0.0f;
+        boost one = {.weight = weight, .weight_at = start + v, .instead = others};
         pd_resident_posting(resident, attribute, v, &one.slots, &one.count);
         if (one.slots && one.count && one.count < info->rows / RARE) status = add_boost(list, one, err);
     }

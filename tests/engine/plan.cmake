@@ -1,0 +1,1 @@
+pados_test(engine plan pados_plan)
