@@ -48,6 +48,18 @@ static char *reachable(const char *named, const char *reached)
     return url;
 }
 
+/* Whether a token would leave the machine in the clear although the server was reached by TLS. */
+static bool is_downgrade(const char *named, const char *reached)
+{
+    const char *host;
+    size_t length;
+    if (strncmp(reached, "tls+", 4) != 0 || strncmp(named, "tls+", 4) == 0 || !host_of(named, &host, &length))
+        return false;
+    return !(length > 4 && strncmp(host, "127.", 4) == 0) &&
+           !(length == 9 && strncmp(host, "localhost", 9) == 0) &&
+           !(length == 5 && strncmp(host, "[::1]", 5) == 0);
+}
+
 pados_status pd_client_admin_link(pados_client *client, pd_link **link, pados_error *error)
 {
     pados_status status = PD_OK;
@@ -61,6 +73,11 @@ pados_status pd_client_admin_link(pados_client *client, pd_link **link, pados_er
                                     client->url);
         else if (!url)
             status = pd_client_fail(error, PD_RESOURCE_EXHAUSTED, "no memory for an address");
+        else if (!client->admin_url && is_downgrade(url, client->url))
+            status = pd_client_fail(
+                error, PD_FAILED_PRECONDITION,
+                "%s names %s for administration, which has no TLS: say so if you mean to go there",
+                client->url, url);
         else
             status = pd_link_open(url, &tls, &client->admin, error);
         free(url);

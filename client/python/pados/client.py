@@ -323,8 +323,17 @@ class Client:
                 url = self._admin_url or self._reachable(self.limits["admin_url"])
                 if not url:
                     raise PadosError("FAILED_PRECONDITION", f"{self.url} has no listener for administration")
+                if not self._admin_url and self._is_downgrade(url):
+                    raise PadosError("FAILED_PRECONDITION", f"{self.url} names {url} for administration, which has no "
+                                     "TLS: give it as admin_url if you mean to go there")
                 self._admin = Link(url, **self._tls)
             return self._admin
+
+    def _is_downgrade(self, named):
+        """Whether a token would leave the machine in the clear although the server was reached by TLS."""
+        host = urlsplit(named).hostname or ""
+        return (self.url.startswith("tls+") and named.startswith("tcp")
+                and not host.startswith("127.") and host not in ("localhost", "::1"))
 
     def _reachable(self, named):
         """A server that listens everywhere names no host to go to: the one that it was reached by stands in."""

@@ -37,6 +37,8 @@ def ids_of(ids, rows=None):
     if not isinstance(ids, np.ndarray):  # numpy would make floats of a list that holds a large id
         try:
             ids = [operator.index(i) for i in (ids if np.iterable(ids) else [ids])]
+            if ids and min(ids) < 0:
+                raise OverflowError
             ids = np.array(ids, dtype=np.uint64)
         except (TypeError, OverflowError):
             raise PadosError("INVALID_ARGUMENT", "ids: they must be whole numbers from 0 to 2^64 - 1") from None
