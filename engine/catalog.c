@@ -282,6 +282,15 @@ static pd_status make_locks(pd_catalog *catalog, pd_error *err)
     return PD_OK;
 }
 
+pd_status pd_catalog_idle_device(const pd_catalog *catalog, pd_device **out, pd_error *err)
+{
+    const pd_config *config = catalog->config;
+    pd_device_options options = {
+        .threads = config->builder_threads, .idle = 1, .isa = *config->isa ? config->isa : NULL};
+    pd_status status = pd_device_open("cpu", &options, out, err);
+    return status ? pd_prefix(err, "the builder's device") : PD_OK;
+}
+
 pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executor *executor, pd_catalog **out,
                           pd_error *err)
 {
@@ -300,12 +309,8 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
     }
     status = take_folder(catalog, err);
     if (status) goto err_after_locks;
-    pd_device_options options = {.threads = config->builder_threads, .idle = 1};
-    status = pd_device_open("cpu", &options, &catalog->builder, err);
-    if (status) {
-        pd_prefix(err, "the builder's device");
-        goto err_after_locks;
-    }
+    status = pd_catalog_idle_device(catalog, &catalog->builder, err);
+    if (status) goto err_after_locks;
     status = pd_pushes_clean(catalog, err);
     if (!status) status = pd_tables_scan(catalog, err);
     if (!status) status = pd_profiles_open(catalog, err);

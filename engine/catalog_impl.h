@@ -72,6 +72,9 @@ int pd_box_wait(pd_box *box, uint32_t ms);
 /* Waits at most ms until every box that no table points at is dead, and buries them. 0: some are still held. */
 int pd_catalog_wait_loose(pd_catalog *catalog, uint32_t ms);
 
+/* A cpu device without a slab whose threads run at idle priority: for assigning and exact search. */
+pd_status pd_catalog_idle_device(const pd_catalog *catalog, pd_device **out, pd_error *err);
+
 static inline uint64_t pd_now_ms(void)
 {
     return pd_now_ns() / 1000000u;

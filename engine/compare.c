@@ -221,8 +221,7 @@ static pd_status ask_both(pd_catalog *catalog, side *serving, side *version, con
                                 .k = k + (own ? 1 : 0),
                                 .min_score = -INFINITY};
     /* A device of its own: the builder may be using the other one. */
-    pd_device_options options = {.threads = catalog->config->builder_threads, .idle = 1};
-    pd_status status = pd_device_open("cpu", &options, &device, err);
+    pd_status status = pd_catalog_idle_device(catalog, &device, err);
     if (!status) status = side_ask(catalog, serving, device, queries, sample->count, err);
     if (!status) status = side_ask(catalog, version, device, queries, sample->count, err);
     if (!status) {

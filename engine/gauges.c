@@ -84,7 +84,9 @@ static void tell_work(gauges *g, const pd_catalog *catalog)
 
 static int by_name(const void *left, const void *right)
 {
-    return strcmp(((const gauge *)left)->name, ((const gauge *)right)->name);
+    const gauge *l = left, *r = right;
+    int order = strcmp(l->name, r->name);
+    return order ? order : strcmp(l->labels, r->labels);
 }
 
 void pd_catalog_gauges(pd_catalog *catalog,
@@ -103,7 +105,7 @@ void pd_catalog_gauges(pd_catalog *catalog,
     if (!g.at) return;
     add(&g, "pados_device_bytes", (double)device.memory);
     add(&g, "pados_device_used_bytes", (double)device.used);
-    /* One metric's lines stand together, as Prometheus wants them; qsort keeps tables apart by their labels. */
+    /* One metric's lines stand together, as Prometheus wants them. */
     qsort(g.at, g.count, sizeof *g.at, by_name);
     for (uint32_t i = 0; i < g.count; i++)
         visit(context, g.at[i].name, g.at[i].labels, g.at[i].value);

@@ -15,6 +15,8 @@
 #define LOOSE_MS                                                                                             \
     10000u /* how long memory that is being let go of is waited for, besides the longest deadline */
 #define WARM_ROWS 32u
+#define WARM_LISTS                                                                                           \
+    32u /* enough to find a row's own; a search of every list would hold up those who are served */
 
 static uint32_t patience(const pd_catalog *catalog)
 {
@@ -99,6 +101,7 @@ static pd_status drain(pd_catalog *catalog, const char *table_name, uint64_t *nu
     if (box) {
         table->serving = NULL;
         table->swapping = 1;
+        pthread_cond_broadcast(&catalog->changed);
     }
     pthread_mutex_unlock(&catalog->mutex);
     if (!box) return PD_OK;
@@ -186,11 +189,12 @@ pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
     if (status || !sample.count) goto out;
     pd_query queries[WARM_ROWS];
     pd_answer answers[WARM_ROWS];
+    uint32_t nprobe = info->shape.nlist < WARM_LISTS ? info->shape.nlist : WARM_LISTS;
     pd_hit hits[WARM_ROWS][10];
     for (uint32_t i = 0; i < sample.count; i++) {
         queries[i] = (pd_query){.vector = sample.vectors + (size_t)i * info->shape.dim,
                                 .similarity = 1.0f,
-                                .nprobe = info->shape.nlist,
+                                .nprobe = nprobe,
                                 .k = 10,
                                 .min_score = -__builtin_inff()};
         answers[i] = (pd_answer){.hits = hits[i]};

@@ -189,16 +189,11 @@ static uint64_t disk_need(const pd_push_ask *ask, const uint64_t *bytes)
     return upload + ask->rows * ((uint64_t)ask->dim * 7 + 64);
 }
 
-static pd_status check_disk(const pd_catalog *catalog, uint64_t need, uint64_t promised, pd_error *err)
+static pd_status disk_left(const pd_catalog *catalog, uint64_t *left, pd_error *err)
 {
     struct statvfs disk;
     if (statvfs(catalog->root, &disk) != 0) return pd_fail_errno(err, "measure the disk of", catalog->root);
-    uint64_t there = (uint64_t)disk.f_bavail * disk.f_frsize;
-    if (there < promised || there - promised < need)
-        return pd_fail(err, PD_RESOURCE_EXHAUSTED,
-                       "the disk of %s has %" PRIu64 " bytes left (%" PRIu64
-                       " of them for other uploads), the push and its version need about %" PRIu64,
-                       catalog->root, there, promised, need);
+    *left = (uint64_t)disk.f_bavail * disk.f_frsize;
     return PD_OK;
 }
 
@@ -253,8 +248,8 @@ static pd_push *find_key(pd_catalog *catalog, const pd_push_ask *ask)
 }
 
 /* Lists a new upload in state MAKING. With the mutex held; takes ask. */
-static pd_status list_push(pd_catalog *catalog, pd_push_ask *ask, const uint64_t *bytes, pd_push **out,
-                           pd_error *err)
+static pd_status list_push(pd_catalog *catalog, pd_push_ask *ask, const uint64_t *bytes, uint64_t left,
+                           pd_push **out, pd_error *err)
 {
     uint32_t open;
     uint64_t promised = outstanding(catalog, &open);
@@ -263,8 +258,12 @@ static pd_status list_push(pd_catalog *catalog, pd_push_ask *ask, const uint64_t
     forget_oldest(catalog);
     if (catalog->pushes.count == PD_PUSHES_OPEN + PD_PUSHES_DONE)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "too many uploads wait to be built");
-    pd_status status = check_disk(catalog, disk_need(ask, bytes), promised, err);
-    if (status) return status;
+    uint64_t need = disk_need(ask, bytes);
+    if (left < promised || left - promised < need)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED,
+                       "the disk of %s has %" PRIu64 " bytes left (%" PRIu64
+                       " of them for other uploads), the push and its version need about %" PRIu64,
+                       catalog->root, left, promised, need);
     pd_push *push = calloc(1, sizeof *push);
     if (!push) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for an upload");
     push->number = catalog->pushes.next++;
@@ -283,11 +282,13 @@ static pd_status enter(pd_catalog *catalog, pd_push_ask *ask, const uint64_t *by
                        uint64_t *number, uint64_t *received, pd_error *err)
 {
     *made = NULL;
-    pd_status status = PD_OK;
+    uint64_t left = 0;
+    pd_status status = disk_left(catalog, &left, err);
+    if (status) return status;
     pthread_mutex_lock(&catalog->mutex);
     pd_push *push = find_key(catalog, ask);
     if (!push) {
-        status = list_push(catalog, ask, bytes, made, err);
+        status = list_push(catalog, ask, bytes, left, made, err);
     } else if (!same_ask(&push->ask, ask)) {
         status = pd_fail(err, PD_FAILED_PRECONDITION,
                          "the key \"%s\" is that of another push to \"%s\" (other sizes, schema or metric)",

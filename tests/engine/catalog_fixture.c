@@ -25,10 +25,18 @@ void fixture_make(fixture *f, double memory_mib)
     for (int i = 0; i < 5; i++)
         list[i] = sets[i];
     must(pd_config_load(NULL, list, 5, &f->config, &err), err);
-    pd_device_options options = {.memory = f->config->memory, .threads = 2};
+    fixture_device(f, memory_mib);
+    fixture_open(f);
+}
+
+void fixture_device(fixture *f, double memory_mib)
+{
+    pd_error err;
+    pd_device_options options = {.memory = (uint64_t)(memory_mib * 1048576), .threads = 2};
+    if (f->executor) pd_executor_close(f->executor);
+    pd_device_close(f->device);
     must(pd_device_open("cpu", &options, &f->device, &err), err);
     must(pd_executor_open(f->config, f->device, &f->executor, &err), err);
-    fixture_open(f);
 }
 
 void fixture_open(fixture *f)
@@ -196,24 +204,39 @@ Pados__V1__PushBegin plan_begin(const push_plan *plan)
     return body;
 }
 
-pd_status push(fixture *f, const push_plan *plan, int publish_it, uint64_t *version, pd_error *err)
+static pd_status send_all(fixture *f, const push_plan *plan, int publish_it, uint64_t *job, pd_error *err)
 {
+    const struct {
+        int part;
+        const void *bytes;
+        size_t length;
+    } parts[] = {
+        {PD_PART_ROWS, plan->rows, (size_t)plan->n * plan->dim * sizeof(float)},
+        {PD_PART_IDS, plan->ids, plan->ids ? plan->n * sizeof *plan->ids : 0},
+        {PD_PART_ATTRIBUTES, plan->attributes, plan->attributes ? strlen(plan->attributes) : 0},
+        {PD_PART_QUERIES, plan->queries, (size_t)plan->nqueries * plan->dim * sizeof(float)},
+    };
     Pados__V1__PushBegin body = plan_begin(plan);
     Pados__V1__PushBeginReply reply;
-    uint64_t job;
     pd_status status = begin(f, &body, &reply, err);
-    if (!status)
-        status = chunk(f, reply.push, PD_PART_ROWS, 0, plan->rows,
-                       (size_t)plan->n * plan->dim * sizeof(float), NULL, err);
-    if (!status && plan->ids)
-        status = chunk(f, reply.push, PD_PART_IDS, 0, plan->ids, plan->n * sizeof *plan->ids, NULL, err);
-    if (!status && plan->attributes)
-        status = chunk(f, reply.push, PD_PART_ATTRIBUTES, 0, plan->attributes, strlen(plan->attributes), NULL,
-                       err);
-    if (!status && plan->nqueries)
-        status = chunk(f, reply.push, PD_PART_QUERIES, 0, plan->queries,
-                       (size_t)plan->nqueries * plan->dim * sizeof(float), NULL, err);
-    if (!status) status = commit(f, reply.push, publish_it, &job, err);
+    for (int i = 0; !status && i < 4; i++)
+        if (parts[i].length)
+            status = chunk(f, reply.push, parts[i].part, 0, parts[i].bytes, parts[i].length, NULL, err);
+    return status ? status : commit(f, reply.push, publish_it, job, err);
+}
+
+uint64_t upload(fixture *f, const push_plan *plan)
+{
+    pd_error err;
+    uint64_t job = 0;
+    must(send_all(f, plan, 1, &job, &err), err);
+    return job;
+}
+
+pd_status push(fixture *f, const push_plan *plan, int publish_it, uint64_t *version, pd_error *err)
+{
+    uint64_t job;
+    pd_status status = send_all(f, plan, publish_it, &job, err);
     return status ? status : wait_job(f, job, version, err);
 }
 

@@ -26,7 +26,9 @@ typedef struct fixture {
 
 /* memory_mib of the slab. Opens everything. */
 void fixture_make(fixture *f, double memory_mib);
-void fixture_open(fixture *f); /* the catalog alone: a start */
+void fixture_device(fixture *f,
+                    double memory_mib); /* another device and executor, while the catalog is closed */
+void fixture_open(fixture *f);          /* the catalog alone: a start */
 void fixture_close(fixture *f);
 void fixture_remove(fixture *f); /* everything, the folder too */
 /* f->folder/... ; [512] */
@@ -56,6 +58,8 @@ pd_status chunk(fixture *f, uint64_t push, int part, uint64_t offset, const void
 pd_status commit(fixture *f, uint64_t push, int publish, uint64_t *job, pd_error *err);
 /* Waits for the end of a job and returns its status; err has its message in any case. */
 pd_status wait_job(fixture *f, uint64_t job, uint64_t *version, pd_error *err);
+/* Begin, chunks and commit, to be published; the job. */
+uint64_t upload(fixture *f, const push_plan *plan);
 /* All of it. */
 pd_status push(fixture *f, const push_plan *plan, int publish, uint64_t *version, pd_error *err);
 pd_status publish(fixture *f, const char *table, uint64_t version, pd_error *err);

@@ -412,6 +412,123 @@ static void test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused
     fixture_remove(&f);
 }
 
+static void test_a_drain_waits_for_the_holders_and_an_abort_cancels_what_waits_behind_it(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t id, draining, behind;
+    fixture_make(&f, 12);
+    float *big = make_rows(5, BIG, WIDE);
+    push_plan p = big_plan(big, "t", "table = { " WIDE_SCHEMA "policy = \"drain\"; };");
+    must(push(&f, &p, 1, NULL, &err), err);
+    pd_served *served;
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    draining = upload(&f, &p);
+    pthread_mutex_lock(&f.catalog->mutex);
+    while (!pd_table_find(f.catalog, "t")->swapping)
+        pthread_cond_wait(&f.catalog->changed, &f.catalog->mutex);
+    pthread_mutex_unlock(&f.catalog->mutex);
+    char why[300];
+    must_fail(nearest(&f, "t", big, &id, &err), err, PD_UNAVAILABLE, "being swapped");
+    must_fail(nearest(&f, "t@1", big, &id, &err), err, PD_UNAVAILABLE, "being swapped");
+    assert_false(pd_catalog_ready(f.catalog, why, sizeof why));
+    assert_non_null(strstr(why, "\"t\""));
+    push_plan other = plan(one);
+    other.table = "u";
+    behind = upload(&f, &other);
+    pthread_mutex_lock(&f.catalog->mutex);
+    uint64_t number = pd_job_find(f.catalog, behind)->push;
+    pthread_mutex_unlock(&f.catalog->mutex);
+    must(pd_push_abort(f.catalog, number, &err), err);
+    pd_catalog_release(served);
+    must(wait_job(&f, draining, NULL, &err), err);
+    assert_int_equal(wait_job(&f, behind, NULL, &err), PD_CANCELLED);
+    assert_int_equal(serving(&f, "t"), 2);
+    assert_int_equal(serving(&f, "u"), 0);
+    assert_true(pd_catalog_ready(f.catalog, why, sizeof why));
+    free(big);
+    fixture_remove(&f);
+}
+
+static void test_a_table_that_does_not_fit_at_start_is_listed_and_says_why(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t id;
+    char why[300];
+    fixture_make(&f, 16);
+    push_good(&f, one, 1, 1);
+    float *big = make_rows(5, BIG, WIDE);
+    push_plan p = big_plan(big, "u", "table = { " WIDE_SCHEMA "};");
+    must(push(&f, &p, 1, NULL, &err), err);
+    fixture_close(&f);
+    fixture_device(&f, 8);
+    fixture_open(&f);
+    assert_serves(&f, "t", one);
+    must_fail(nearest(&f, "u", big, &id, &err), err, PD_FAILED_PRECONDITION, "u@1 needs");
+    assert_string_equal(state_of(&f, "u", 1, NULL), "kept");
+    assert_false(pd_catalog_ready(f.catalog, why, sizeof why));
+    assert_non_null(strstr(why, "u@1 needs"));
+    free(big);
+    fixture_remove(&f);
+}
+
+/* One that asks without a pause while versions come and go. */
+typedef struct asker {
+    fixture *f;
+    atomic_int stop;
+    uint32_t asked, wrong;
+    uint64_t last; /* the newest version seen */
+} asker;
+
+static void *ask_on(void *argument)
+{
+    asker *a = argument;
+    while (!atomic_load(&a->stop)) {
+        pd_served *served;
+        pd_error err;
+        pd_hit hit = {.id = UINT64_MAX};
+        pd_answer answer = {.hits = &hit};
+        a->asked++;
+        if (pd_catalog_hold(a->f->catalog, "t", &served, &err) != PD_OK) {
+            a->wrong++;
+            continue;
+        }
+        /* Odd versions hold the rows of one, even ones those of two. */
+        const float *rows = served->number % 2 ? one : two;
+        pd_query query = {
+            .vector = rows + 5 * DIM, .similarity = 1, .nprobe = 64, .k = 1, .min_score = -__builtin_inff()};
+        pd_status status = pd_executor_background(a->f->executor, served->resident, &query, 1, &answer, &err);
+        a->wrong += status != PD_OK || hit.id != 5 || served->number < a->last;
+        a->last = served->number;
+        pd_catalog_release(served);
+    }
+    return NULL;
+}
+
+static void test_searches_never_fail_while_versions_are_switched(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    asker askers[2] = {{.f = &f}, {.f = &f}};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_on, &askers[i]), 0);
+    for (uint64_t version = 2; version <= 4; version++)
+        push_good(&f, version % 2 ? one : two, 1, version);
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&askers[i].stop, 1);
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(askers[i].wrong, 0);
+        assert_true(askers[i].asked > 0);
+    }
+    fixture_remove(&f);
+}
+
 static void test_a_held_version_outlives_its_switch(void **state)
 {
     (void)state;
@@ -603,6 +720,9 @@ int main(void)
         cmocka_unit_test(test_older_versions_than_the_schema_keeps_are_removed),
         cmocka_unit_test(test_a_table_that_does_not_fit_is_refused_and_kept_on_disk),
         cmocka_unit_test(test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused),
+        cmocka_unit_test(test_a_drain_waits_for_the_holders_and_an_abort_cancels_what_waits_behind_it),
+        cmocka_unit_test(test_a_table_that_does_not_fit_at_start_is_listed_and_says_why),
+        cmocka_unit_test(test_searches_never_fail_while_versions_are_switched),
         cmocka_unit_test(test_a_held_version_outlives_its_switch),
         cmocka_unit_test(test_dictionaries_go_on_from_version_to_version),
         cmocka_unit_test(test_queries_come_from_the_declared_table),

@@ -1,7 +1,8 @@
 /* Uploads: chunks that come twice, late, broken or not at all. */
 #include "catalog_fixture.h"
 
-#include <sys/stat.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 enum { N = 64, DIM = 8, BYTES = N * DIM * 4 };
 
@@ -298,6 +299,33 @@ static void test_a_push_number_of_an_earlier_life_is_unknown(void **state)
     fixture_remove(&f);
 }
 
+static void test_a_full_disk_is_told_and_the_push_goes_on_when_there_is_room(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t received, job;
+    fixture_make(&f, 16);
+    push_plan p = plan();
+    Pados__V1__PushBeginReply reply;
+    uint64_t number = begin_plan(&f, &p, &reply);
+    must(chunk(&f, number, PD_PART_ROWS, 0, rows, 512, NULL, &err), err);
+    /* A limit on the length of files is the full disk that a test can have. */
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = (struct rlimit){.rlim_cur = 512, .rlim_max = before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    pd_status status = chunk(&f, number, PD_PART_ROWS, 512, at(512), BYTES - 512, NULL, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    must_fail(status, err, PD_RESOURCE_EXHAUSTED, "rows");
+    must(chunk(&f, number, PD_PART_ROWS, 512, at(512), BYTES - 512, &received, &err), err);
+    assert_int_equal(received, BYTES);
+    must(commit(&f, number, 1, &job, &err), err);
+    must(wait_job(&f, job, NULL, &err), err);
+    fixture_remove(&f);
+}
+
 static void test_queries_of_the_upload_are_looked_at_before_the_build(void **state)
 {
     (void)state;
@@ -350,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_an_aborted_push_is_gone_and_its_place_is_free),
         cmocka_unit_test(test_an_upload_that_nobody_continues_is_dropped),
         cmocka_unit_test(test_a_push_number_of_an_earlier_life_is_unknown),
+        cmocka_unit_test(test_a_full_disk_is_told_and_the_push_goes_on_when_there_is_room),
         cmocka_unit_test(test_queries_of_the_upload_are_looked_at_before_the_build),
         cmocka_unit_test(test_a_table_keeps_its_shape_unless_a_schema_changes_it),
     };
