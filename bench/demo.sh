@@ -71,6 +71,7 @@ library='
         at = index(text, "\"" name "\":")
         if (!at) return ""
         text = substr(text, at + length(name) + 3)
+        sub(/^ +/, "", text)
         if (text !~ /^"/) { sub(/[,}\]].*/, "", text); return text }
         match(text, /^"([^"\\]|\\.)*"/)
         text = substr(text, 2, RLENGTH - 2)
@@ -152,15 +153,15 @@ explain() {
 
 # ---------------------------------------------------------------------------------------------------- figures ---
 
-# pados-bench knows no ids, so the rows of the CSV get their numbers. Half of the households calibrate, half are measured,
+# pados-bench knows no ids, so the rows of the CSV get their numbers. The first households calibrate, the others are measured,
 # each with its own store and price band, and an occasion by turns.
+calibrating=400
 bench() {
     households=$(npy_rows "$tables/households.npy")
-    half=$((households / 2))
-    npy_part "$tables/households.npy" 0 "$half" >"$work/calibration.npy"
-    npy_part "$tables/households.npy" "$half" $((households - half)) >"$work/queries.npy"
+    npy_part "$tables/households.npy" 0 "$calibrating" >"$work/calibration.npy"
+    npy_part "$tables/households.npy" "$calibrating" $((households - calibrating)) >"$work/queries.npy"
     awk 'NR > 1 { sub(/^[0-9]+/, NR - 2) } { print }' "$tables/products.csv" >"$work/rows.csv"
-    awk -F, -v skip="$half" 'BEGIN { split("thanksgiving,christmas,valentine,", turn, ","); print "festival,week,store,price_band" }
+    awk -F, -v skip="$calibrating" 'BEGIN { split("thanksgiving,christmas,valentine,", turn, ","); print "festival,week,store,price_band" }
         NR > skip + 1 { print turn[NR % 4 + 1] ",w" 49 + NR % 5 "," $7 "," $8 }' "$tables/households.csv" >"$work/contexts.csv"
     "$bin/pados-bench" --metric cosine --base "$tables/products.npy" --query "$work/queries.npy" \
         --calibration "$work/calibration.npy" --attributes "$work/rows.csv" --schema "$tables/products.schema" \
@@ -185,7 +186,7 @@ print_figures() {
         line("exact search, asked of padosd", "1.0000", commas(exact), commas(rows))
         line("padosd --recall 0.95, asked over its socket", sprintf("%.4f", sr), commas(sq), "")
         for (i = 1; i <= n; i++) if (recall[i] != "")
-            line(system_[i] == "pados" ? "pados --recall 0.95, no server" : system_[i] ", " setting[i] " (Debian, SSE2), no server",
+            line(system_[i] == "pados" ? "pados --recall 0.95, in process" : system_[i] ", " setting[i] ", in process (SSE2)",
                 sprintf("%.4f", recall[i]), commas(qps[i]), scanned[i] != "" ? commas(scanned[i]) : "")
         print ""
         line("with profile \"shop\" and a context each", "recall@10", "queries/s", "rows seen")
@@ -233,7 +234,7 @@ echo
 story Christmas 20 festival=christmas "Christmas goods" seasons=christmas
 story "Valentine's day" 13 festival=valentine "Valentine goods" seasons=valentine
 story "A tight budget" 7 price_band=value "mean price" price
-story "One store's own favourites" 16 store=367 "favourites of store 367" stores=367
+story "A store's own favourites" 753 store=396 "favourites of store 396" stores=396
 
 heading "3  Recall and speed, on one thread"
 wait_for "measuring beside exact search, faiss-ivf and over-fetching"
@@ -263,10 +264,12 @@ END
     trap - EXIT
 else
     cat <<END
-  $bin/padosd --config configs/demo.conf &                                   # a server that stays
-  $bin/pados push mine $tables/products.npy    # or your own .npy
-  $bin/pados search mine --id 0 --k 5
-  KEEP=1 ./run demo                                                           # this demo, its server left running
-  ./run bench                                                                 # beside FAISS and hnswlib on Fashion-MNIST
+  ./run bench                       beside FAISS and hnswlib on Fashion-MNIST; fused recall; load
+  KEEP=1 ./run demo                 this demo again, its server left running
+  A server that stays, a table of your own (any .npy in place of this one), a search, and its end:
+    $bin/padosd --config configs/demo.conf & sleep 1
+    $bin/pados push mine $tables/products.npy --metric cosine
+    $bin/pados search mine --id 0 --k 5
+    kill %%
 END
 fi
