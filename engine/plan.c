@@ -169,6 +169,7 @@ static int by_slot(const void *left, const void *right)
 
 uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n)
 {
+    if (n == 0) return 0;
     qsort(slots, n, sizeof *slots, by_slot);
     uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++)

@@ -1,4 +1,4 @@
-/* Calibration: exact answers once for each spread, then real searches at growing nprobe until they agree.
+/* Calibration: exact answers at every spread, then real searches at growing nprobe until they agree.
  *
  * The searches are the engine's own, with the k that is asked for: a search for 1,000 refines more candidates than one
  * for 10, so each band of k is measured by itself. What a calibration costs is bounded twice: bands of large k use the
@@ -49,13 +49,13 @@ typedef struct run {
     uint32_t n;
     float *queries;    /* [n][dim] */
     uint64_t *exclude; /* [n] held-out rows: their own ids; NULL otherwise */
-    uint32_t tables;   /* weight tables drawn; query q uses table q % tables */
-    float *weights;    /* [tables][layout.weights] */
-    int weighted;      /* this spread has weights */
-    truth truths[PD_BANDS];
-    pd_query *asked; /* [n] */
+    uint32_t spreads;  /* measured: 1 where nothing can be weighed */
+    uint32_t tables;   /* weight tables drawn for a spread; query q uses table q % tables */
+    float *weights;    /* [PD_SPREADS][tables][layout.weights]; those of spread 0 are not looked at */
+    truth truths[PD_SPREADS][PD_BANDS];
+    pd_query *asked; /* [PD_MAX_QUERIES], and answers beside it */
     pd_answer *answers;
-    pd_hit *hits; /* room for all of them */
+    pd_hit *hits; /* room for those of one call */
     uint64_t steps, done;
 } run;
 
@@ -208,13 +208,13 @@ static pd_status measure_spreads(run *r, pd_calibration *out, pd_error *err)
 
 /* ------------------------------------------------------------------------------------------------ truth --- */
 
-static void set_query(const run *r, uint32_t i, uint32_t k, uint32_t nprobe)
+static void set_query(const run *r, uint32_t at, uint32_t i, uint32_t spread, uint32_t k, uint32_t nprobe)
 {
-    uint32_t dim = r->info->shape.dim;
-    r->asked[i] = (pd_query){
-        .vector = r->queries + (size_t)i * dim,
+    size_t table = (size_t)spread * r->tables + i % r->tables;
+    r->asked[at] = (pd_query){
+        .vector = r->queries + (size_t)i * r->info->shape.dim,
         .similarity = 1.0f,
-        .weights = r->weighted ? r->weights + (size_t)(i % r->tables) * r->info->layout.weights : NULL,
+        .weights = spread ? r->weights + table * r->info->layout.weights : NULL,
         .exclude = r->exclude ? r->exclude + i : NULL,
         .nexclude = r->exclude != NULL,
         .nprobe = nprobe,
@@ -229,11 +229,21 @@ static int by_id(const void *left, const void *right)
     return (l > r) - (l < r);
 }
 
+/* How deep the exact answer of a query must be. */
+static uint32_t depth_of(const run *r, uint32_t i)
+{
+    uint32_t k = 1;
+    for (uint32_t b = 0; b < PD_BANDS; b++)
+        if (i < r->truths[0][b].queries) k = r->truths[0][b].k;
+    return k;
+}
+
 /* Which bands there are, and room for what is right. */
 static pd_status open_truths(run *r, pd_error *err)
 {
-    for (uint32_t b = 0; b < PD_BANDS; b++) {
-        truth *t = &r->truths[b];
+    for (uint32_t at = 0; at < r->spreads * PD_BANDS; at++) {
+        uint32_t b = at % PD_BANDS;
+        truth *t = &r->truths[at / PD_BANDS][b];
         if (b > 0 && pd_band_k[b] > r->info->rows) continue;
         t->k = pd_band_k[b];
         t->queries = r->n < band_queries[b] ? r->n : band_queries[b];
@@ -247,12 +257,11 @@ static pd_status open_truths(run *r, pd_error *err)
     return PD_OK;
 }
 
-static void keep_truth(run *r, uint32_t i)
+static void keep_truth(run *r, uint32_t i, uint32_t spread, const pd_answer *answer)
 {
-    const pd_answer *answer = &r->answers[i];
     for (uint32_t b = 0; b < PD_BANDS; b++) {
-        truth *t = &r->truths[b];
-        if (i >= t->queries || !t->k) continue;
+        truth *t = &r->truths[spread][b];
+        if (i >= t->queries) continue;
         uint32_t n = answer->count < t->k ? answer->count : t->k;
         uint64_t *ids = t->ids + (size_t)i * t->k;
         for (uint32_t h = 0; h < n; h++)
@@ -263,22 +272,28 @@ static void keep_truth(run *r, uint32_t i)
     }
 }
 
-/* One exact pass answers every query, each to the depth that its bands need. */
-static pd_status find_truth(run *r, pd_error *err)
+/* Exact answers of as many queries as one call takes, each at every spread: neighbours that share a vector share the
+ * work of its similarities. */
+static pd_status find_truths(run *r, pd_error *err)
 {
-    size_t at = 0;
-    for (uint32_t i = 0; i < r->n; i++) {
-        uint32_t k = 1;
-        for (uint32_t b = 0; b < PD_BANDS; b++)
-            if (i < r->truths[b].queries) k = r->truths[b].k;
-        set_query(r, i, k, 0);
-        r->answers[i] = (pd_answer){.hits = r->hits + at};
-        at += k;
+    uint32_t most = PD_MAX_QUERIES / r->spreads;
+    pd_status status = PD_OK;
+    for (uint32_t first = 0; !status && first < r->n; first += most) {
+        uint32_t n = r->n - first < most ? r->n - first : most, at = 0;
+        size_t room = 0;
+        for (uint32_t i = first; i < first + n; i++) {
+            for (uint32_t s = 0; s < r->spreads; s++) {
+                uint32_t k = depth_of(r, i);
+                set_query(r, at, i, s, k, 0);
+                r->answers[at++] = (pd_answer){.hits = r->hits + room};
+                room += k;
+            }
+        }
+        status = pd_version_exact(r->in->version, r->in->device, r->asked, at, r->answers, r->progress,
+                                  r->context, err);
+        for (uint32_t q = 0; !status && q < at; q++)
+            keep_truth(r, first + q / r->spreads, q % r->spreads, &r->answers[q]);
     }
-    pd_status status = pd_version_exact(r->in->version, r->in->device, r->asked, r->n, r->answers,
-                                        r->progress, r->context, err);
-    for (uint32_t i = 0; !status && i < r->n; i++)
-        keep_truth(r, i);
     return status;
 }
 
@@ -307,17 +322,17 @@ static double lower_bound(double mean, double sd, uint32_t n, uint32_t k)
     return low < 0 ? 0 : low;
 }
 
-static pd_status measure_point(run *r, const truth *t, uint32_t nprobe, uint32_t m, pd_curve *curve,
-                               pd_error *err)
+static pd_status measure_point(run *r, uint32_t spread, const truth *t, uint32_t nprobe, uint32_t m,
+                               pd_curve *curve, pd_error *err)
 {
     double sum = 0, squares = 0;
     for (uint32_t first = 0; first < m; first += BATCH) {
         uint32_t count = m - first < BATCH ? m - first : BATCH;
         for (uint32_t i = 0; i < count; i++) {
-            set_query(r, first + i, t->k, nprobe);
+            set_query(r, i, first + i, spread, t->k, nprobe);
             r->answers[i] = (pd_answer){.hits = r->hits + (size_t)i * t->k};
         }
-        pd_status status = r->in->search(r->in->search_context, r->asked + first, count, r->answers, err);
+        pd_status status = r->in->search(r->in->search_context, r->asked, count, r->answers, err);
         if (!status) status = tick(r, err);
         if (status) return status;
         for (uint32_t i = 0; i < count; i++) {
@@ -359,7 +374,7 @@ static int is_flat(const pd_curve *curve)
     return 0;
 }
 
-static pd_status measure_curve(run *r, const truth *t, pd_curve *curve, pd_error *err)
+static pd_status measure_curve(run *r, uint32_t spread, const truth *t, pd_curve *curve, pd_error *err)
 {
     uint32_t grid[PD_CURVE_POINTS], nlist = r->info->shape.nlist, n = make_grid(nlist, grid);
     for (uint32_t g = 0; g < n; g++) {
@@ -368,67 +383,80 @@ static pd_status measure_curve(run *r, const truth *t, pd_curve *curve, pd_error
         uint32_t m = most < (double)t->queries ? (uint32_t)most : t->queries;
         uint32_t least = t->k == 1 ? 2 * POINT_LEAST : POINT_LEAST;
         if (m < least) m = t->queries < least ? t->queries : least;
-        pd_status status = measure_point(r, t, grid[g], m, curve, err);
+        pd_status status = measure_point(r, spread, t, grid[g], m, curve, err);
         if (status) return status;
         if ((double)curve->at[curve->points - 1].recall >= ENOUGH || is_flat(curve)) break;
     }
     return PD_OK;
 }
 
-/* Weight tables of a spread. 0: the table has nothing that could be weighed. */
-static int draw_weights(run *r, float sd)
+/* Weight tables of every spread. 0: the table has nothing that could be weighed. */
+static int draw_weights(run *r, float similarity_sd)
 {
     uint32_t columns = 0;
-    for (uint32_t i = 0; i < r->tables; i++)
-        columns |= pd_random_weights(r->in->resident, r->in->seed * 1000003u + i, sd,
-                                     r->weights + (size_t)i * r->info->layout.weights);
+    for (uint32_t s = 1; s < PD_SPREADS; s++)
+        for (uint32_t i = 0; i < r->tables; i++)
+            columns |= pd_random_weights(r->in->resident, r->in->seed * 1000003u + i,
+                                         pd_spread_at[s] * similarity_sd,
+                                         r->weights + ((size_t)s * r->tables + i) * r->info->layout.weights);
     return columns != 0;
-}
-
-static pd_status measure_spread(run *r, uint32_t s, pd_calibration *out, pd_error *err)
-{
-    r->weighted = s > 0;
-    if (r->weighted && !draw_weights(r, pd_spread_at[s] * out->similarity_sd)) {
-        /* Without byte columns a spread can only come from keys, which postings serve. */
-        for (uint32_t b = 0; b < PD_BANDS; b++)
-            out->curves[b][s] = out->curves[b][0];
-        return PD_OK;
-    }
-    pd_status status = find_truth(r, err);
-    for (uint32_t b = 0; !status && b < PD_BANDS; b++) {
-        r->done++;
-        if (r->truths[b].k) status = measure_curve(r, &r->truths[b], &out->curves[b][s], err);
-    }
-    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ the whole --- */
 
-static pd_status open_run(run *r, pd_error *err)
+static pd_status open_weights(run *r, float similarity_sd, pd_error *err)
 {
-    pd_status status = take_queries(r, err);
-    if (!status) status = open_truths(r, err);
-    if (status) return status;
-    size_t table = (size_t)r->info->layout.weights * sizeof(float), hits = r->n;
+    size_t table = PD_SPREADS * (size_t)r->info->layout.weights * sizeof(float);
     uint64_t tables = table ? WEIGHTS_BYTES / table : 1;
     r->tables = tables < r->n ? (uint32_t)(tables ? tables : 1) : r->n;
     r->weights = malloc((size_t)r->tables * table + 1);
-    for (uint32_t b = 0; b < PD_BANDS; b++) /* more than any pass needs */
-        hits += (size_t)r->truths[b].queries * r->truths[b].k;
-    r->hits = malloc((hits + 1) * sizeof *r->hits);
-    r->asked = malloc((size_t)r->n * sizeof *r->asked);
-    r->answers = malloc((size_t)r->n * sizeof *r->answers);
-    if (!r->weights || !r->hits || !r->asked || !r->answers)
+    if (!r->weights) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u weight tables", r->tables);
+    r->spreads = draw_weights(r, similarity_sd) ? PD_SPREADS : 1;
+    r->steps = (uint64_t)r->spreads * PD_BANDS;
+    return PD_OK;
+}
+
+static pd_status open_calls(run *r, pd_error *err)
+{
+    size_t exact = 0, search = 0;
+    /* The deepest queries come first, so that the first exact call needs the most room. */
+    for (uint32_t i = 0; i < r->n && i < PD_MAX_QUERIES / r->spreads; i++)
+        exact += (size_t)r->spreads * depth_of(r, i);
+    for (uint32_t b = 0; b < PD_BANDS; b++) {
+        const truth *t = &r->truths[0][b];
+        size_t room = (size_t)(t->queries < BATCH ? t->queries : BATCH) * t->k;
+        search = room > search ? room : search;
+    }
+    r->hits = malloc(((exact > search ? exact : search) + 1) * sizeof *r->hits);
+    r->asked = malloc(PD_MAX_QUERIES * sizeof *r->asked);
+    r->answers = malloc(PD_MAX_QUERIES * sizeof *r->answers);
+    if (!r->hits || !r->asked || !r->answers)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to calibrate with %u queries", r->n);
     return PD_OK;
 }
 
+static pd_status measure_curves(run *r, pd_calibration *out, pd_error *err)
+{
+    pd_status status = tick(r, err);
+    for (uint32_t at = 0; !status && at < r->spreads * PD_BANDS; at++) {
+        uint32_t s = at / PD_BANDS, b = at % PD_BANDS;
+        if (r->truths[s][b].k) status = measure_curve(r, s, &r->truths[s][b], &out->curves[b][s], err);
+        r->done++;
+    }
+    /* Without byte columns a spread can only come from keys, which postings serve. */
+    for (uint32_t s = r->spreads; s < PD_SPREADS; s++)
+        for (uint32_t b = 0; b < PD_BANDS; b++)
+            out->curves[b][s] = out->curves[b][0];
+    return status;
+}
+
 static void close_run(run *r)
 {
-    for (uint32_t b = 0; b < PD_BANDS; b++) {
-        free(r->truths[b].ids);
-        free(r->truths[b].count);
-        free(r->truths[b].last);
+    for (uint32_t at = 0; at < PD_SPREADS * PD_BANDS; at++) {
+        truth *t = &r->truths[at / PD_BANDS][at % PD_BANDS];
+        free(t->ids);
+        free(t->count);
+        free(t->last);
     }
     free(r->queries);
     free(r->exclude);
@@ -444,12 +472,14 @@ pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_
     memset(out, 0, sizeof *out);
     const pd_version_info *info = pd_version_info_of(input->version);
     if (info->rows == 0 || info->shape.nlist == 0 || (input->queries && input->count == 0)) return PD_OK;
-    run r = {
-        .in = input, .info = info, .progress = progress, .context = context, .steps = PD_SPREADS * PD_BANDS};
-    pd_status status = open_run(&r, err);
+    run r = {.in = input, .info = info, .progress = progress, .context = context};
+    pd_status status = take_queries(&r, err);
     if (!status) status = measure_spreads(&r, out, err);
-    for (uint32_t s = 0; !status && s < PD_SPREADS; s++)
-        status = measure_spread(&r, s, out, err);
+    if (!status) status = open_weights(&r, out->similarity_sd, err);
+    if (!status) status = open_truths(&r, err);
+    if (!status) status = open_calls(&r, err);
+    if (!status) status = find_truths(&r, err);
+    if (!status) status = measure_curves(&r, out, err);
     if (!status) {
         const char *source = input->queries ? (input->source ? input->source : "file") : "held-out rows";
         size_t length = strlen(source);
