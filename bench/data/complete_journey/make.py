@@ -408,9 +408,9 @@ def main():
     model = fit(bought, products, last, end)
     products, table, ids = model["products"], model["table"], model["ids"]
 
-    np.save(out("products.npy"), model["vectors"].astype(np.float16))
+    np.save(out("products.npy"), np.ascontiguousarray(model["vectors"], np.float16))
     np.save(out("products_ids.npy"), products.index.values.astype(np.uint64))
-    np.save(out("households.npy"), model["households"].astype(np.float16))
+    np.save(out("households.npy"), np.ascontiguousarray(model["households"], np.float16))
     np.save(out("households_ids.npy"), ids.astype(np.uint64))
     table.rename_axis("id").to_csv(out("products.csv"))
     model["titles"].rename("title").rename_axis("id").to_csv(out("titles.csv"))
