@@ -34,10 +34,13 @@ typedef struct pd_calibrate_input {
 pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_progress progress, void *context,
                        pd_error *err);
 
-/* Random weights of a given spread, as calibration and the bench draw them: for each byte column with values, one normal
- * weight per value (unknown: 0), then scaled. sd: standard deviation wanted of the summed weights over all rows.
- * histograms come from the resident. weights: [layout.weights]. columns: how many byte columns were drawn (0: the table has
- * none, and weights are zero). */
+/* Attributes that one drawn weight table weighs at most: what a profile's terms touch for one context. */
+#define PD_WEIGHED_ATTRIBUTES 4u
+
+/* Random weights of a given spread, as calibration and the bench draw them: up to PD_WEIGHED_ATTRIBUTES attributes taken at
+ * random (keys aside), a normal weight for each category value, bucket or set member (unknown: 0), then all scaled. sd:
+ * standard deviation wanted of the summed weights over all rows. histograms come from the resident. weights:
+ * [layout.weights]. Returns how many byte columns weigh anything (0: the table has none, and weights are zero). */
 uint32_t pd_random_weights(const pd_resident *resident, uint64_t seed, float sd, float *weights);
 /* Standard deviation of the summed weights over all rows (attributes taken as independent). */
 float pd_weights_sd(const pd_resident *resident, const float *weights);

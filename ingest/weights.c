@@ -40,15 +40,52 @@ float pd_weights_sd(const pd_resident *resident, const float *weights)
     return (float)sqrt(table_variance(resident, weights, &columns));
 }
 
+/* One normal weight for each value of a byte column; unknown weighs nothing. */
+static void draw_values(uint64_t *state, uint32_t size, float *table)
+{
+    for (uint32_t v = 1; v < size; v++)
+        table[v] = pd_random_normal(state);
+}
+
+/* One normal weight for each member of a plane; a mask weighs the sum of its members. */
+static void draw_members(uint64_t *state, uint32_t size, float *table)
+{
+    float member[8];
+    for (uint32_t m = 0; m < 8; m++)
+        member[m] = pd_random_normal(state);
+    for (uint32_t mask = 1; mask < size; mask++)
+        table[mask] = table[mask & (mask - 1)] + member[__builtin_ctz(mask)];
+}
+
+static void draw_attribute(const pd_version_info *info, const pd_attribute *attribute, uint64_t *state,
+                           float *weights)
+{
+    uint32_t planes = attribute->type == PD_SET ? 8 : 1;
+    for (uint32_t c = attribute->byte_column; c < attribute->byte_column + planes; c++) {
+        float *table = weights + info->layout.weight_at[c];
+        if (attribute->type == PD_SET)
+            draw_members(state, info->shape.sizes[c], table);
+        else
+            draw_values(state, info->shape.sizes[c], table);
+    }
+}
+
 uint32_t pd_random_weights(const pd_resident *resident, uint64_t seed, float sd, float *weights)
 {
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
-    uint32_t total = info->layout.weights, columns = 0;
+    const pd_schema *schema = info->schema;
+    uint32_t total = info->layout.weights, columns = 0, n = 0;
+    const pd_attribute *drawn[PD_MAX_ATTRIBUTES];
     uint64_t state = seed;
     memset(weights, 0, (size_t)total * sizeof *weights);
-    for (uint32_t c = 0; c < info->shape.nbytes; c++)
-        for (uint32_t v = 1; v < info->shape.sizes[c]; v++)
-            weights[info->layout.weight_at[c] + v] = pd_random_normal(&state);
+    for (uint32_t i = 0; i < schema->nattributes; i++)
+        if (schema->attributes[i].type != PD_KEY) drawn[n++] = &schema->attributes[i];
+    for (uint32_t i = 0; i < n && i < PD_WEIGHED_ATTRIBUTES; i++) {
+        uint32_t other = i + (uint32_t)pd_random_below(&state, n - i);
+        const pd_attribute *attribute = drawn[other];
+        drawn[other] = drawn[i];
+        draw_attribute(info, attribute, &state, weights);
+    }
     double variance = table_variance(resident, weights, &columns);
     float scale = variance > 0 ? (float)((double)sd / sqrt(variance)) : 0.0f;
     for (uint32_t w = 0; w < total; w++)
