@@ -5,5 +5,5 @@ add_library(pados_store STATIC
   build.c build_columns.c build_lists.c build_write.c
   weights.c calibrate.c)
 target_include_directories(pados_store PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
-target_link_libraries(pados_store PUBLIC pados_kernels pados_schema pados_readers pados_flags
-  PRIVATE PkgConfig::JANSSON PkgConfig::XXHASH m)
+target_link_libraries(pados_store PUBLIC pados_kernels pados_schema pados_readers pados_flags PkgConfig::JANSSON
+  PRIVATE PkgConfig::XXHASH m)
