@@ -64,9 +64,12 @@ void pd_box_bytes(const pd_box *box, uint64_t *device, uint64_t *host)
 
 void pd_catalog_bury(pd_catalog *catalog)
 {
+    /* Asked often and seldom needed: the builder, who may be kept from running, leaves the mutex alone. */
+    if (!atomic_load(&catalog->deaths)) return;
     pthread_mutex_lock(&catalog->mutex);
     pd_box *dead = catalog->dead;
     catalog->dead = NULL;
+    atomic_store(&catalog->deaths, 0);
     pthread_mutex_unlock(&catalog->mutex);
     uint32_t buried = 0;
     while (dead) {
@@ -104,6 +107,7 @@ void pd_catalog_release(pd_served *served)
         } else if (box->refs == 0) {
             box->next = catalog->dead;
             catalog->dead = box;
+            atomic_store(&catalog->deaths, 1);
         }
         pthread_cond_broadcast(&catalog->changed);
     }
@@ -180,7 +184,7 @@ static pd_status find_served(pd_catalog *catalog, const char *name, pd_box **out
         } else if (known->state == PD_BROKEN) {
             return pd_fail(err, PD_FAILED_PRECONDITION, "version %llu of \"%s\" is broken: %.300s",
                            (unsigned long long)number, table->name, known->problem);
-        } else if (table->swapping && number == table->current) {
+        } else if (table->swapping && known->state == PD_SERVING) {
             return pd_fail(err, PD_UNAVAILABLE, "table \"%s\" is being swapped for another version",
                            table->name);
         } else {

@@ -50,8 +50,9 @@ struct pd_catalog {
     pd_jobs jobs;
     pd_profiles profiles;
     pd_box *dead;
-    uint32_t boxes; /* alive or dead, not yet buried */
-    int orphaned;   /* the catalog is closed; the last holder frees it */
+    atomic_int deaths; /* the list of the dead is not empty */
+    uint32_t boxes;    /* alive or dead, not yet buried */
+    int orphaned;      /* the catalog is closed; the last holder frees it */
     pthread_mutex_t comparing;
 };
 

@@ -1,7 +1,5 @@
-/* Uploads, as push.h says. The mutex is let go while a chunk is written: the upload counts its writers, and commit and
- * abort wait for them.
- */
-#include "push.h"
+/* Uploads begin and end here, as push.h says; what happens between is in push_send.c. */
+#include "push_impl.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -14,58 +12,27 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "catalog_impl.h"
 #include "incoming.h"
 #include "log.h"
-#include "sample.h"
 
 const char *const pd_part_file[PD_PARTS] = {"rows", "ids", "attributes.csv", "queries"};
-static const char *const part_name[PD_PARTS] = {"rows", "ids", "attributes", "queries"};
+const char *const pd_part_name[PD_PARTS] = {"rows", "ids", "attributes", "queries"};
 
 void pd_push_folder(const pd_catalog *catalog, uint64_t number, char *path)
 {
     snprintf(path, PD_PATH_ROOM, "%.3071s/push/%" PRIu64, catalog->root, number);
 }
 
-static void part_path(const pd_catalog *catalog, uint64_t number, int part, char *path)
+void pd_part_path(const pd_catalog *catalog, uint64_t number, int part, char *path)
 {
     snprintf(path, PD_PATH_ROOM, "%.3071s/push/%" PRIu64 "/%s", catalog->root, number, pd_part_file[part]);
 }
 
 /* ------------------------------------------------------------------------------------------- what is there --- */
 
-/* Bytes from the start on. */
-static uint64_t part_received(const pd_part *part)
+uint64_t pd_part_received(const pd_part *part)
 {
     return part->nruns && part->runs[0].begin == 0 ? part->runs[0].end : 0;
-}
-
-static int part_has(const pd_part *part, uint64_t begin, uint64_t end)
-{
-    for (uint32_t i = 0; i < part->nruns; i++)
-        if (part->runs[i].begin <= begin && end <= part->runs[i].end) return 1;
-    return 0;
-}
-
-/* Joins [begin, end) to the runs. 0: there would be too many. */
-static int part_add(pd_part *part, uint64_t begin, uint64_t end)
-{
-    uint32_t first = 0;
-    while (first < part->nruns && part->runs[first].end < begin)
-        first++;
-    uint32_t last = first; /* runs first..last - 1 touch the new one */
-    while (last < part->nruns && part->runs[last].begin <= end) {
-        if (part->runs[last].begin < begin) begin = part->runs[last].begin;
-        if (part->runs[last].end > end) end = part->runs[last].end;
-        last++;
-    }
-    uint32_t joined = last - first;
-    if (!joined && part->nruns == PD_PUSH_RUNS) return 0;
-    memmove(&part->runs[first + 1], &part->runs[last], (part->nruns - last) * sizeof part->runs[0]);
-    part->runs[first].begin = begin;
-    part->runs[first].end = end;
-    part->nruns = part->nruns - joined + 1;
-    return 1;
 }
 
 /* ---------------------------------------------------------------------------------------------- the record --- */
@@ -77,7 +44,7 @@ pd_push *pd_push_find(pd_catalog *catalog, uint64_t number)
     return NULL;
 }
 
-static void push_close_files(pd_push *push)
+void pd_push_close_files(pd_push *push)
 {
     for (int i = 0; i < PD_PARTS; i++) {
         if (push->parts[i].fd >= 0) close(push->parts[i].fd);
@@ -85,15 +52,14 @@ static void push_close_files(pd_push *push)
     }
 }
 
-static void push_free(pd_push *push)
+void pd_push_free(pd_push *push)
 {
-    push_close_files(push);
+    pd_push_close_files(push);
     free(push->ask.schema);
     free(push);
 }
 
-/* Takes it off the list; the caller frees it. */
-static void push_unlist(pd_catalog *catalog, const pd_push *push)
+void pd_push_unlist(pd_catalog *catalog, const pd_push *push)
 {
     pd_pushes *pushes = &catalog->pushes;
     uint32_t at = 0;
@@ -104,7 +70,7 @@ static void push_unlist(pd_catalog *catalog, const pd_push *push)
     pushes->count--;
 }
 
-static void remove_files(const pd_catalog *catalog, uint64_t number)
+void pd_push_remove_files(const pd_catalog *catalog, uint64_t number)
 {
     char folder[PD_PATH_ROOM];
     pd_error err;
@@ -145,8 +111,8 @@ static void forget_oldest(pd_catalog *catalog)
     }
     uint32_t waiting = catalog->pushes.count - over;
     if (!oldest || (over < PD_PUSHES_DONE / 2 && waiting + over < PD_PUSHES_OPEN + PD_PUSHES_DONE)) return;
-    push_unlist(catalog, oldest);
-    push_free(oldest);
+    pd_push_unlist(catalog, oldest);
+    pd_push_free(oldest);
 }
 
 /* --------------------------------------------------------------------------------------------------- begin --- */
@@ -176,7 +142,7 @@ static pd_status measure(const pd_catalog *catalog, const pd_push_ask *ask, uint
             return pd_fail(err, PD_RESOURCE_EXHAUSTED,
                            "the push is larger than max_push_bytes allows (%" PRIu64 "): %" PRIu64
                            " bytes of %s",
-                           catalog->config->max_push_bytes, bytes[i], part_name[i]);
+                           catalog->config->max_push_bytes, bytes[i], pd_part_name[i]);
         most -= bytes[i];
     }
     return PD_OK;
@@ -205,7 +171,7 @@ static pd_status make_files(const pd_catalog *catalog, pd_push *push, pd_error *
     for (int i = 0; i < PD_PARTS; i++) {
         pd_part *part = &push->parts[i];
         if (!part->bytes) continue;
-        part_path(catalog, push->number, i, path);
+        pd_part_path(catalog, push->number, i, path);
         part->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
         if (part->fd < 0) return pd_fail_errno(err, "create", path);
         /* The whole length at once, so that what maps the file never meets its end. */
@@ -226,7 +192,7 @@ static void tell_received(const pd_push *push, uint64_t *number, uint64_t *recei
     *number = push->number;
     for (int i = 0; i < PD_PARTS; i++)
         received[i] =
-            push->state == PD_PUSH_COMMITTED ? push->parts[i].bytes : part_received(&push->parts[i]);
+            push->state == PD_PUSH_COMMITTED ? push->parts[i].bytes : pd_part_received(&push->parts[i]);
 }
 
 /* The upload under the same key, once it is made; NULL: there is none. With the mutex held. */
@@ -321,7 +287,7 @@ pd_status pd_push_begin(pd_catalog *catalog, pd_push_ask *ask, uint64_t *number,
     status = make_files(catalog, push, err);
     pthread_mutex_lock(&catalog->mutex);
     if (status) {
-        push_unlist(catalog, push);
+        pd_push_unlist(catalog, push);
     } else {
         push->state = PD_PUSH_OPEN;
         tell_received(push, number, received);
@@ -330,241 +296,17 @@ pd_status pd_push_begin(pd_catalog *catalog, pd_push_ask *ask, uint64_t *number,
     pthread_mutex_unlock(&catalog->mutex);
     if (status) {
         uint64_t failed = push->number;
-        push_free(push);
-        remove_files(catalog, failed);
+        pd_push_free(push);
+        pd_push_remove_files(catalog, failed);
     }
     return status;
 }
 
-/* --------------------------------------------------------------------------------------------------- chunks --- */
-
-static pd_status write_at(int fd, const char *path, const void *data, size_t length, uint64_t offset,
-                          pd_error *err)
-{
-    const unsigned char *at = data;
-    while (length) {
-        ssize_t done = pwrite(fd, at, length, (off_t)offset);
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return pd_fail_errno(err, "write", path);
-        at += done;
-        offset += (uint64_t)done;
-        length -= (size_t)done;
-    }
-    return PD_OK;
-}
-
-/* With the mutex held. */
-static pd_status open_push(pd_catalog *catalog, uint64_t number, pd_push **out, pd_error *err)
-{
-    *out = pd_push_find(catalog, number);
-    if (!*out)
-        return pd_fail(err, PD_NOT_FOUND,
-                       "there is no push %" PRIu64 " (it was aborted, or idle for too long)", number);
-    if ((*out)->state == PD_PUSH_OPEN) return PD_OK;
-    return pd_fail(err, PD_FAILED_PRECONDITION, "push %" PRIu64 " is %s", number,
-                   (*out)->state == PD_PUSH_COMMITTED ? "committed already" : "not open");
-}
-
-static pd_status check_chunk(const pd_catalog *catalog, const pd_part *part, int which, uint64_t number,
-                             uint64_t offset, size_t length, pd_error *err)
-{
-    if (!length) return pd_fail(err, PD_INVALID_ARGUMENT, "an empty chunk of push %" PRIu64, number);
-    if (length > catalog->config->max_chunk)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "a chunk of %zu bytes is larger than max_chunk (%u)", length,
-                       catalog->config->max_chunk);
-    if (offset > part->bytes || length > part->bytes - offset)
-        return pd_fail(err, PD_OUT_OF_RANGE,
-                       "a chunk of %zu bytes at %" PRIu64 " passes the end of the %s of push %" PRIu64
-                       ", which are %" PRIu64 " bytes",
-                       length, offset, part_name[which], number, part->bytes);
-    return PD_OK;
-}
-
-pd_status pd_push_chunk(pd_catalog *catalog, uint64_t number, int which, uint64_t offset, const void *data,
-                        size_t length, uint64_t checksum, uint64_t *received, pd_error *err)
-{
-    if (which < 0 || which >= PD_PARTS)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "part %d of a push: there are 0 to %d", which, PD_PARTS - 1);
-    if (pd_sum_of(data, length) != checksum)
-        return pd_fail(err, PD_DATA_LOSS,
-                       "the chunk at %" PRIu64 " of the %s of push %" PRIu64
-                       " does not match its checksum; send it again",
-                       offset, part_name[which], number);
-    pd_push *push;
-    pthread_mutex_lock(&catalog->mutex);
-    pd_status status = open_push(catalog, number, &push, err);
-    if (!status) status = check_chunk(catalog, &push->parts[which], which, number, offset, length, err);
-    int known = !status && part_has(&push->parts[which], offset, offset + length);
-    if (!status) {
-        push->touched_ms = pd_now_ms();
-        *received = part_received(&push->parts[which]);
-    }
-    int fd = status ? -1 : push->parts[which].fd;
-    if (!status && !known) push->writers++;
-    pthread_mutex_unlock(&catalog->mutex);
-    if (status || known) return status;
-
-    char path[PD_PATH_ROOM];
-    part_path(catalog, number, which, path);
-    status = write_at(fd, path, data, length, offset, err);
-    pthread_mutex_lock(&catalog->mutex);
-    pd_part *part = &push->parts[which];
-    if (!status && !part_add(part, offset, offset + length))
-        status =
-            pd_fail(err, PD_RESOURCE_EXHAUSTED,
-                    "push %" PRIu64 " has too many gaps in its %s; send what is missing from %" PRIu64 " on",
-                    number, part_name[which], part_received(part));
-    if (!status) catalog->pushes.received_bytes += length;
-    *received = part_received(part);
-    push->writers--;
-    pthread_cond_broadcast(&catalog->changed);
-    pthread_mutex_unlock(&catalog->mutex);
-    return status;
-}
-
-/* -------------------------------------------------------------------------------------- commit and abort --- */
-
-/* No chunk is being written any more. With the mutex held. */
-static void wait_writers(pd_catalog *catalog, const pd_push *push)
-{
-    while (push->writers)
-        pthread_cond_wait(&catalog->changed, &catalog->mutex);
-}
-
-static pd_status check_whole(const pd_push *push, pd_error *err)
-{
-    for (int i = 0; i < PD_PARTS; i++)
-        if (part_received(&push->parts[i]) != push->parts[i].bytes)
-            return pd_fail(err, PD_FAILED_PRECONDITION,
-                           "push %" PRIu64 " is not whole: its %s miss bytes from %" PRIu64
-                           " on, of %" PRIu64,
-                           push->number, part_name[i], part_received(&push->parts[i]), push->parts[i].bytes);
-    return PD_OK;
-}
-
-/* Queues the job. With the mutex held; the push is closing. */
-static pd_status queue_build(pd_catalog *catalog, pd_push *push, int publish, pd_error *err)
-{
-    pd_job *job;
-    pd_status status = check_whole(push, err);
-    if (!status) status = pd_job_add(catalog, PD_JOB_BUILD, push->ask.table, &job, err);
-    if (status) return status;
-    job->push = push->number;
-    job->publish = publish;
-    push->job = job->number;
-    push->state = PD_PUSH_COMMITTED;
-    push_close_files(push);
-    return PD_OK;
-}
-
-/* That the queries' table can ask this one: known before the long work starts. The upload's own queries need no table. */
-static pd_status check_queries(pd_catalog *catalog, uint64_t number, pd_error *err)
-{
-    pd_push_ask ask = {0};
-    pthread_mutex_lock(&catalog->mutex);
-    pd_push *push = pd_push_find(catalog, number);
-    int skip = !push || push->state != PD_PUSH_OPEN || push->ask.queries_rows;
-    if (!skip) {
-        ask = push->ask;
-        ask.schema = ask.schema ? strdup(ask.schema) : NULL;
-        skip = push->ask.schema && !ask.schema;
-    }
-    pthread_mutex_unlock(&catalog->mutex);
-    if (skip) return PD_OK; /* what is wrong with it the commit will say */
-    pd_schema *schema = NULL;
-    pd_served *served = NULL;
-    char why[200];
-    pd_status status = pd_incoming_schema(catalog, &ask, &schema, err);
-    if (!status)
-        status = pd_sample_source(catalog, ask.table, schema, ask.dim, &served, why, sizeof why, err);
-    if (served) pd_catalog_release(served);
-    pd_schema_free(schema);
-    free(ask.schema);
-    return status;
-}
-
-pd_status pd_push_commit(pd_catalog *catalog, uint64_t number, int publish, uint64_t *job, pd_error *err)
-{
-    pd_status status = check_queries(catalog, number, err);
-    if (status) return status;
-    pthread_mutex_lock(&catalog->mutex);
-    pd_push *push = pd_push_find(catalog, number);
-    while (push && push->state == PD_PUSH_CLOSING) { /* the same commit, a moment earlier */
-        pthread_cond_wait(&catalog->changed, &catalog->mutex);
-        push = pd_push_find(catalog, number);
-    }
-    if (push && push->state == PD_PUSH_COMMITTED) {
-        *job = push->job;
-        goto out;
-    }
-    status = open_push(catalog, number, &push, err);
-    if (status) goto out;
-    push->state = PD_PUSH_CLOSING;
-    wait_writers(catalog, push);
-    status = queue_build(catalog, push, publish, err);
-    if (status) {
-        push->state = PD_PUSH_OPEN;
-        push->touched_ms = pd_now_ms();
-    } else {
-        *job = push->job;
-    }
-    pthread_cond_broadcast(&catalog->changed);
-out:
-    pthread_mutex_unlock(&catalog->mutex);
-    return status;
-}
-
-/* Takes an open upload off the list and removes its files. Mutex held at the call and at the return. */
-static void drop(pd_catalog *catalog, pd_push *push)
-{
-    push->state = PD_PUSH_CLOSING;
-    wait_writers(catalog, push);
-    push_unlist(catalog, push);
-    pthread_cond_broadcast(&catalog->changed);
-    pthread_mutex_unlock(&catalog->mutex);
-    uint64_t number = push->number;
-    push_free(push);
-    remove_files(catalog, number);
-    pthread_mutex_lock(&catalog->mutex);
-}
-
-pd_status pd_push_abort(pd_catalog *catalog, uint64_t number, pd_error *err)
-{
-    pthread_mutex_lock(&catalog->mutex);
-    pd_status status = PD_OK;
-    pd_push *push = pd_push_find(catalog, number);
-    if (push && push->state == PD_PUSH_COMMITTED) {
-        pd_job *job = pd_job_find(catalog, push->job);
-        if (job) atomic_store(&job->cancel, 1);
-    } else {
-        status = open_push(catalog, number, &push, err);
-        if (!status) drop(catalog, push);
-    }
-    pthread_mutex_unlock(&catalog->mutex);
-    return status;
-}
-
-void pd_push_expire(pd_catalog *catalog)
-{
-    uint64_t now = pd_now_ms();
-    pthread_mutex_lock(&catalog->mutex);
-    for (uint32_t i = 0; i < catalog->pushes.count;) {
-        pd_push *push = catalog->pushes.at[i];
-        if (push->state != PD_PUSH_OPEN || push->writers || now - push->touched_ms < PD_PUSH_IDLE_MS) {
-            i++;
-            continue;
-        }
-        pd_log(PD_LOG_WARNING, "push %" PRIu64 " to \"%s\" is dropped: no chunk came for an hour",
-               push->number, push->ask.table);
-        drop(catalog, push);
-        i = 0; /* the mutex was let go */
-    }
-    pthread_mutex_unlock(&catalog->mutex);
-}
+/* ------------------------------------------------------------------------------------------------ the end --- */
 
 void pd_push_finish(pd_catalog *catalog, uint64_t number, int failed)
 {
-    remove_files(catalog, number);
+    pd_push_remove_files(catalog, number);
     pthread_mutex_lock(&catalog->mutex);
     pd_push *push = pd_push_find(catalog, number);
     if (push) {
@@ -580,8 +322,8 @@ void pd_pushes_free(pd_catalog *catalog)
 {
     for (uint32_t i = 0; i < catalog->pushes.count; i++) {
         pd_push *push = catalog->pushes.at[i];
-        if (!push->finished) remove_files(catalog, push->number);
-        push_free(push);
+        if (!push->finished) pd_push_remove_files(catalog, push->number);
+        pd_push_free(push);
     }
     catalog->pushes.count = 0;
 }
