@@ -229,7 +229,7 @@ static pd_status measure(pd_builder *b, pd_error *err)
         lists++;
     }
     b->residual_sd = lists ? (float)(sum / lists) : b->similarity_sd;
-    /* The factor was measured: docs/decisions/weight-summaries.md. */
+    /* The factor was measured: docs/decisions/0005-how-sharp-weight-summaries-are.md. */
     b->beta = b->residual_sd > 0 ? 2.0f / b->residual_sd : 0.0f;
     free(queries);
     return PD_OK;
