@@ -30,7 +30,8 @@ static int over(void *context, const char *stage, uint64_t done, uint64_t total)
     (void)stage;
     (void)done;
     (void)total;
-    return atomic_load(&w->worker->stopping) || pd_now_ns() >= w->search->task.deadline_ns;
+    return atomic_load(&w->worker->stopping) || pd_now_ns() >= w->search->task.deadline_ns ||
+           !w->search->wanted(w->search);
 }
 
 static void run(pd_work *work)
@@ -50,6 +51,8 @@ static void run(pd_work *work)
     s->timing.scan_ns += pd_now_ns() - began;
     if (atomic_load(&worker->stopping))
         status = pd_fail(&err, PD_UNAVAILABLE, "stopping");
+    else if (!s->wanted(s))
+        status = pd_fail(&err, PD_CANCELLED, "the connection has gone");
     else if (over(w, "", 0, 0))
         status = pd_fail(&err, PD_DEADLINE_EXCEEDED, "the deadline passed during the exact search");
     free(w);

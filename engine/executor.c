@@ -44,7 +44,7 @@ struct pd_executor {
     pthread_cond_t more;
     pd_task *inbox, **inbox_last;
     uint32_t requests, queries, waiting_background, parked;
-    int stopping, lost, finished;
+    int stopping, lost, finished, sweep;
     uint64_t stop_at;
     char why[200];
     uint64_t slices, background_slices, expired;
@@ -135,11 +135,15 @@ static void fail_task(pd_executor *e, pd_task *task, const pd_error *err)
     finish(e, task, err->status, err);
 }
 
-/* Ended when its time is over (1), else left alone (0). */
+/* Ended when its time is over or nobody waits for it (1), else left alone (0). */
 static int expire(pd_executor *e, pd_task *task)
 {
     uint64_t now = pd_now_ns();
     pd_error err;
+    if (task->type->wanted && !task->type->wanted(task)) {
+        finish(e, task, pd_fail(&err, PD_CANCELLED, "the connection has gone"), &err);
+        return 1;
+    }
     if (now < task->deadline_ns) return 0;
     pd_fail(&err, PD_DEADLINE_EXCEEDED, "the deadline passed after %u ms, %s",
             pd_us_between(task->enqueued_ns, now) / 1000u,
@@ -400,7 +404,7 @@ static int wait_for_work(pd_executor *e)
             if (!e->nheap && !e->background && !e->parked) return 0;
         }
         uint64_t until = wait_until(e);
-        if (!until && (e->nheap || e->background)) return 1;
+        if (e->sweep || (!until && (e->nheap || e->background))) return 1;
         if (e->stopping) until = e->stop_at;
         if (until) {
             struct timespec at = pd_clock_at(until);
@@ -408,6 +412,18 @@ static int wait_for_work(pd_executor *e)
         } else {
             pthread_cond_wait(&e->more, &e->lock);
         }
+    }
+}
+
+/* Whoever hung up leaves the queue at once: what it had waiting would still count against its bound. */
+static void sweep(pd_executor *e)
+{
+    uint32_t n = e->nheap;
+    e->nheap = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        pd_task *task = e->heap[i];
+        /* The place it is pushed to is at or before i: everything there was looked at. */
+        if (!expire(e, task)) heap_push(e, task);
     }
 }
 
@@ -438,8 +454,10 @@ static void *serve(void *context)
     pd_executor *e = context;
     pthread_mutex_lock(&e->lock);
     while (wait_for_work(e)) {
-        int lost = e->lost, stopping = e->stopping;
+        int lost = e->lost, stopping = e->stopping, sweeping = e->sweep;
+        e->sweep = 0;
         pthread_mutex_unlock(&e->lock);
+        if (sweeping) sweep(e);
         if (lost)
             refuse_all(e, PD_UNAVAILABLE, PD_UNAVAILABLE, e->why);
         else if (stopping && e->background)
@@ -519,7 +537,9 @@ pd_status pd_executor_submit(pd_executor *e, pd_task *task, pd_error *err)
     task->taken_ns = task->used_ns = task->sequence = 0;
     task->prepared = 0;
     pthread_mutex_lock(&e->lock);
-    if (e->lost) {
+    if (task->enqueued_ns >= task->deadline_ns) {
+        status = pd_fail(err, PD_DEADLINE_EXCEEDED, "the deadline passed before the request was queued");
+    } else if (e->lost) {
         status = pd_fail(err, PD_UNAVAILABLE, "the device is lost: %s", e->why);
     } else if (e->stopping) {
         status = pd_fail(err, task->background ? PD_CANCELLED : PD_UNAVAILABLE, "stopping");
@@ -558,6 +578,14 @@ void pd_executor_resume(pd_executor *e, pd_task *task, pd_status status, const p
         failed = &err;
     }
     if (status) finish(e, task, status, failed);
+}
+
+void pd_executor_sweep(pd_executor *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->sweep = 1;
+    pthread_cond_signal(&e->more);
+    pthread_mutex_unlock(&e->lock);
 }
 
 void pd_executor_stats_of(pd_executor *e, pd_executor_stats *stats)

@@ -42,6 +42,8 @@ typedef struct pd_task_type {
                         const pd_timing *timing, pd_next *next, pd_error *err);
     /* Must see to it that pd_executor_resume is called later, even when it fails. */
     void (*park)(pd_task *task);
+    /* Optional. 0: nobody waits for the answer any more; the task is ended with CANCELLED. */
+    int (*wanted)(pd_task *task);
     /* The last call, on any thread; quick. err is set where status is not OK. The task is the type's to free. */
     void (*done)(pd_task *task, pd_status status, const pd_error *err);
 } pd_task_type;
@@ -60,10 +62,13 @@ struct pd_task {
     pd_task *link;
 };
 
-/* RESOURCE_EXHAUSTED naming the bound; UNAVAILABLE: stopping, or the device is lost. On success done will be called. */
+/* RESOURCE_EXHAUSTED naming the bound; DEADLINE_EXCEEDED: it is over already; UNAVAILABLE: stopping, or the device is lost. On success done will be called. */
 pd_status pd_executor_submit(pd_executor *executor, pd_task *task, pd_error *err);
 /* Brings a parked task back. failed: ends it with that. */
 void pd_executor_resume(pd_executor *executor, pd_task *task, pd_status status, const pd_error *failed);
+
+/* Ends the waiting tasks that nobody wants any more, soon; without it that is seen when each is taken. */
+void pd_executor_sweep(pd_executor *executor);
 
 typedef struct pd_executor_stats {
     uint32_t requests, queries; /* admitted and not done */

@@ -25,16 +25,21 @@
 #include <nng/transport/tls/tls.h>
 
 #include "clock.h"
+#include "hangup.h"
 #include "log.h"
+#include "workers.h"
 
-#define BUCKETS 1024u
+#define BUCKETS  1024u
+#define CLOSE_MS 5000u
+#define STILL_MS 1000u
 
 typedef struct pipe_state {
     struct pipe_state *next;
     uint32_t id;
     uint32_t in_flight; /* requests taken in whose replies are not sent */
     int gone;
-    int closed; /* by us */
+    int dismissed;     /* by us: nothing it says is heard any more */
+    uint64_t heard_ns; /* its last request */
 } pipe_state;
 
 typedef enum call_state { CALL_RECEIVE, CALL_BUSY, CALL_SEND } call_state;
@@ -58,8 +63,11 @@ struct pd_net {
     pthread_mutex_t lock; /* pipes and busy */
     pthread_cond_t idle;
     pipe_state *pipes[BUCKETS];
-    uint32_t busy; /* calls between receive and the end of send */
-    int closing;
+
+    uint32_t active; /* pipes with in_flight > 0 */
+    uint32_t busy;   /* calls between receive and the end of send */
+    int closing, closed;
+    pd_workers *closer;
     uint32_t ncalls;
     pd_call calls[];
 };
@@ -87,7 +95,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *context)
 {
     pd_net *net = context;
     uint32_t id = (uint32_t)nng_pipe_id(pipe);
-    int refuse = 0;
+    int refuse = 0, missed = 0;
     pthread_mutex_lock(&net->lock);
     if (event == NNG_PIPE_EV_ADD_PRE) {
         pipe_state *state = calloc(1, sizeof *state);
@@ -101,24 +109,73 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *context)
         pipe_state *state = *find_pipe(net, id);
         if (state && !state->gone) {
             state->gone = 1;
+            missed = state->in_flight > 0;
             atomic_fetch_sub(&net->options.metrics->pipes[net->options.port], 1);
             forget_pipe(net, id);
         }
     }
     pthread_mutex_unlock(&net->lock);
     if (refuse) nng_pipe_close(pipe);
+    if (missed && net->options.on_gone) net->options.on_gone(net->options.context);
 }
 
-static void close_pipe(pd_net *net, nng_pipe pipe, pipe_state *state, const char *why)
+/* Ending a connection from this side is done by its socket (hangup.c says why), by a thread of ours, because that looks through
+ * the descriptors. An ipc peer cannot be told from others by its address: it is closed through nng when it has been still for a
+ * while, which is safe, and only ignored otherwise. */
+typedef struct hang_up {
+    pd_work work;
+    nng_pipe pipe;
+    int still;
+} hang_up;
+
+static int peer_of(nng_pipe pipe, struct sockaddr_storage *out)
 {
+    nng_sockaddr address;
+    memset(out, 0, sizeof *out);
+    if (nng_pipe_get_addr(pipe, NNG_OPT_REMADDR, &address)) return 0;
+    if (address.s_family == NNG_AF_INET) {
+        struct sockaddr_in *v4 = (void *)out;
+        v4->sin_family = AF_INET;
+        v4->sin_port = address.s_in.sa_port;
+        v4->sin_addr.s_addr = address.s_in.sa_addr;
+        return 1;
+    }
+    if (address.s_family == NNG_AF_INET6) {
+        struct sockaddr_in6 *v6 = (void *)out;
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = address.s_in6.sa_port;
+        memcpy(&v6->sin6_addr, address.s_in6.sa_addr, sizeof v6->sin6_addr);
+        return 1;
+    }
+    return 0;
+}
+
+static void run_hang_up(pd_work *work)
+{
+    hang_up *h = (hang_up *)work;
+    struct sockaddr_storage peer;
+    int done = peer_of(h->pipe, &peer) && pd_hang_up_peer(&peer);
+    if (!done && h->still) nng_pipe_close(h->pipe);
+    free(h);
+}
+
+/* From now on its requests are dropped unread and its replies are not wanted. */
+static void dismiss(pd_net *net, nng_pipe pipe, pipe_state *state, const char *why)
+{
+    pd_error err;
     pthread_mutex_lock(&net->lock);
-    int first = !state->closed && !state->gone;
-    state->closed = 1;
+    int first = !state->dismissed && !state->gone;
+    int still = pd_now_ns() - state->heard_ns > STILL_MS * 1000000ull;
+    state->dismissed = 1;
     pthread_mutex_unlock(&net->lock);
     if (!first) return;
     pd_count(&net->options.metrics->pipes_closed[net->options.port], 1);
     pd_log(PD_LOG_WARNING, "%s: connection %u is closed: %s", net->options.name, state->id, why);
-    nng_pipe_close(pipe);
+    if (net->options.on_gone) net->options.on_gone(net->options.context);
+    hang_up *h = malloc(sizeof *h);
+    if (!h) return; /* ignored is enough */
+    *h = (hang_up){.work.run = run_hang_up, .pipe = pipe, .still = still};
+    if (pd_workers_add(net->closer, &h->work, &err)) free(h);
 }
 
 /* ---------------------------------------------------------------------------------------------------- calls --- */
@@ -137,7 +194,7 @@ static void again(pd_call *call)
     pd_call_drop(call);
     pthread_mutex_lock(&net->lock);
     if (call->state_of_pipe) {
-        call->state_of_pipe->in_flight--;
+        if (--call->state_of_pipe->in_flight == 0) net->active--;
         forget_pipe(net, call->state_of_pipe->id);
         call->state_of_pipe = NULL;
     }
@@ -154,22 +211,28 @@ static void received(pd_call *call)
     nng_aio_set_msg(call->aio, NULL);
     call->pipe = nng_msg_get_pipe(call->request);
     call->state = CALL_BUSY;
-    uint32_t in_flight = 0;
+    pd_crowd crowd = {0};
     pthread_mutex_lock(&net->lock);
     net->busy++;
     call->state_of_pipe = *find_pipe(net, (uint32_t)nng_pipe_id(call->pipe));
-    if (call->state_of_pipe) in_flight = ++call->state_of_pipe->in_flight;
+    int ignored = !call->state_of_pipe || call->state_of_pipe->dismissed;
+    if (call->state_of_pipe) {
+        crowd.in_flight = ++call->state_of_pipe->in_flight;
+        if (crowd.in_flight == 1) net->active++;
+        call->state_of_pipe->heard_ns = pd_now_ns();
+    }
+    crowd.active = net->active;
     pthread_mutex_unlock(&net->lock);
     size_t length = nng_msg_len(call->request);
     pd_count(&net->options.metrics->bytes_in[net->options.port], length);
-    uint32_t limit = net->options.pipe_requests;
-    if (in_flight > 2u * limit) {
-        close_pipe(net, call->pipe, call->state_of_pipe, "too many requests whose replies are not read");
+    if (ignored || crowd.in_flight > 2u * net->options.pipe_requests) {
+        /* A context may receive again without having replied: nothing waits in nng for this peer. */
+        if (!ignored && call->state_of_pipe)
+            dismiss(net, call->pipe, call->state_of_pipe, "too many requests whose replies are not read");
         again(call);
         return;
     }
-    net->options.on_request(net->options.context, call, nng_msg_body(call->request), length,
-                            in_flight > limit ? in_flight : 0);
+    net->options.on_request(net->options.context, call, nng_msg_body(call->request), length, crowd);
 }
 
 static void on_aio(void *context)
@@ -193,9 +256,17 @@ static void on_aio(void *context)
         nng_aio_set_msg(call->aio, NULL);
         if (message) nng_msg_free(message);
         if (failed == NNG_ETIMEDOUT && call->state_of_pipe)
-            close_pipe(call->net, call->pipe, call->state_of_pipe, "its replies are not read");
+            dismiss(call->net, call->pipe, call->state_of_pipe, "its replies are not read");
     }
     again(call);
+}
+
+int pd_call_wanted(pd_call *call)
+{
+    pthread_mutex_lock(&call->net->lock);
+    int wanted = call->state_of_pipe && !call->state_of_pipe->gone && !call->state_of_pipe->dismissed;
+    pthread_mutex_unlock(&call->net->lock);
+    return wanted;
 }
 
 void pd_call_drop(pd_call *call)
@@ -231,7 +302,7 @@ void pd_call_abandon(pd_call *call)
         nng_msg_free(call->reply);
         call->reply = NULL;
     }
-    if (call->state_of_pipe) close_pipe(call->net, call->pipe, call->state_of_pipe, "no memory to answer");
+    if (call->state_of_pipe) dismiss(call->net, call->pipe, call->state_of_pipe, "no memory to answer");
     again(call);
 }
 
@@ -335,15 +406,16 @@ pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&net->idle, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    int failed = nng_rep0_open(&net->socket);
-    if (failed) {
-        pd_fail(err, PD_UNAVAILABLE, "%s: %s", options->name, nng_strerror(failed));
+    pd_status status = pd_workers_open("pd-closer", 1, UINT32_MAX, &net->closer, err);
+    int failed = status ? 0 : nng_rep0_open(&net->socket);
+    if (failed) status = pd_fail(err, PD_UNAVAILABLE, "%s: %s", options->name, nng_strerror(failed));
+    if (status) {
+        pd_workers_close(net->closer);
         pthread_cond_destroy(&net->idle);
         pthread_mutex_destroy(&net->lock);
         free(net);
-        return PD_UNAVAILABLE;
+        return status;
     }
-    pd_status status = PD_OK;
     failed = nng_socket_set_size(net->socket, NNG_OPT_RECVMAXSZ, options->max_message);
     if (!failed) failed = nng_pipe_notify(net->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, net);
     if (!failed) failed = nng_pipe_notify(net->socket, NNG_PIPE_EV_REM_POST, on_pipe, net);
@@ -380,13 +452,45 @@ int pd_net_drain(pd_net *net, uint32_t timeout_ms)
     return idle;
 }
 
-void pd_net_close(pd_net *net)
+/* nng_close of 1.5.2 can wait for ever on a connection that was lost in the middle of things; so it waits in a thread of its own. */
+static void *close_socket(void *context)
 {
-    if (!net) return;
+    pd_net *net = context;
+    nng_listener_close(net->listener);
+    for (int tries = 0; tries < 20 && pd_hang_up_all(net->url) > 0; tries++)
+        nng_msleep(10);
+    nng_close(net->socket);
+    pthread_mutex_lock(&net->lock);
+    net->closed = 1;
+    pthread_cond_broadcast(&net->idle);
+    pthread_mutex_unlock(&net->lock);
+    return NULL;
+}
+
+int pd_net_close(pd_net *net)
+{
+    if (!net) return 1;
+    pthread_t closer;
+    pd_workers_close(net->closer);
     pthread_mutex_lock(&net->lock);
     net->closing = 1;
     pthread_mutex_unlock(&net->lock);
-    nng_close(net->socket);
+    if (pthread_create(&closer, NULL, close_socket, net)) {
+        close_socket(net);
+    } else {
+        struct timespec until = pd_clock_at(pd_now_ns() + CLOSE_MS * 1000000ull);
+        pthread_mutex_lock(&net->lock);
+        while (!net->closed && pthread_cond_timedwait(&net->idle, &net->lock, &until) == 0) {
+        }
+        int closed = net->closed;
+        pthread_mutex_unlock(&net->lock);
+        if (!closed) {
+            pthread_detach(closer);
+            pd_log(PD_LOG_WARNING, "%s: nng does not close its connections; leaving them", net->options.name);
+            return 0;
+        }
+        pthread_join(closer, NULL);
+    }
     for (uint32_t i = 0; i < net->ncalls; i++)
         nng_aio_stop(net->calls[i].aio);
     for (uint32_t i = 0; i < net->ncalls; i++) {
@@ -405,4 +509,5 @@ void pd_net_close(pd_net *net)
     pthread_cond_destroy(&net->idle);
     pthread_mutex_destroy(&net->lock);
     free(net);
+    return 1;
 }

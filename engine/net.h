@@ -17,11 +17,16 @@
 typedef struct pd_net pd_net;
 typedef struct pd_call pd_call;
 
-/* On one of nng's threads: no disk, no search, no waiting. bytes live until the reply or pd_call_drop. crowded: how many
- * requests of this connection are in flight when that is over the limit, else 0; such a request should be refused. Every
- * request must be answered, once, by pd_call_reply. */
+/* Who else is about when a request comes. */
+typedef struct pd_crowd {
+    uint32_t in_flight; /* requests of this connection that are not answered, this one included */
+    uint32_t active;    /* connections that have any */
+} pd_crowd;
+
+/* On one of nng's threads: no disk, no search, no waiting. bytes live until the reply or pd_call_drop. Every request must be
+ * ended once: by pd_call_send or pd_call_abandon. */
 typedef void (*pd_on_request)(void *context, pd_call *call, const uint8_t *bytes, size_t length,
-                              uint32_t crowded);
+                              pd_crowd crowd);
 
 typedef struct pd_net_options {
     const char *name;                   /* "data", "admin" */
@@ -29,10 +34,10 @@ typedef struct pd_net_options {
     uint32_t calls;
     uint64_t max_message;     /* bytes; a larger one is not answered and closes its connection */
     uint32_t send_timeout_ms; /* a reply that cannot be sent for so long closes its connection */
-    uint32_t
-        pipe_requests; /* in flight from one connection: over it requests are crowded, at twice as many the
-                                 connection is closed */
+    uint32_t pipe_requests;   /* in flight from one connection: at twice as many it is closed */
     pd_on_request on_request;
+    void (*on_gone)(
+        void *context); /* a connection with requests in flight has gone; quick. NULL is allowed */
     void *context;
     pd_metrics *metrics;
     pd_port port;
@@ -44,9 +49,12 @@ pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err
 const char *pd_net_url(const pd_net *net);
 /* Waits, at most timeout_ms, until no call is being answered. 1: none is. */
 int pd_net_drain(pd_net *net, uint32_t timeout_ms);
-/* Closes every connection and frees the calls. No call may be with anybody any more but in sending. NULL is allowed. */
-void pd_net_close(pd_net *net);
+/* Closes every connection and frees the calls. No call may be with anybody any more but in sending. NULL is allowed.
+ * 0: nng did not come to an end within some seconds and keeps what it holds; only leaving the process may follow. */
+int pd_net_close(pd_net *net);
 
+/* 0: the connection has gone, nobody will read the reply. */
+int pd_call_wanted(pd_call *call);
 /* Frees the request's bytes early. */
 void pd_call_drop(pd_call *call);
 /* Room for a reply of length bytes; NULL: no memory. Filled by the caller, then sent by pd_call_send. */

@@ -67,6 +67,7 @@ typedef struct pd_search {
     pd_task task; /* first */
     void *owner;  /* the server's, for done */
     void (*done)(struct pd_search *search, pd_status status, const pd_error *err);
+    int (*wanted)(struct pd_search *search); /* 0: nobody waits for the answer */
     struct pd_exact_worker *exact_worker;
 
     pd_wire *wire; /* strings and ids below point into it */

@@ -304,6 +304,11 @@ static void park(pd_task *task)
     pd_exact_add(of(task)->exact_worker, of(task));
 }
 
+static int wanted(pd_task *task)
+{
+    return of(task)->wanted(of(task));
+}
+
 static void done(pd_task *task, pd_status status, const pd_error *err)
 {
     pd_search *s = of(task);
@@ -312,4 +317,4 @@ static void done(pd_task *task, pd_status status, const pd_error *err)
 }
 
 const pd_task_type pd_search_task = {
-    .prepare = prepare, .take = take, .absorb = absorb, .park = park, .done = done};
+    .prepare = prepare, .take = take, .absorb = absorb, .park = park, .wanted = wanted, .done = done};

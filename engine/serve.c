@@ -212,6 +212,12 @@ static void on_done(pd_search *search, pd_status status, const pd_error *err)
     if (pd_workers_add(s->door->server->reply_workers, &s->work, &full)) run_reply(&s->work);
 }
 
+static int is_wanted(pd_search *search)
+{
+    const serving *s = search->owner;
+    return pd_call_wanted(s->call);
+}
+
 static int admit_bytes(pd_server *server, uint64_t bytes)
 {
     if (atomic_fetch_add(&server->held_bytes, bytes) + bytes <= PD_QUEUE_BYTES) return 1;
@@ -242,6 +248,7 @@ static void start_search(serving *s, pd_wire *wire)
     s->work.run = run_reply;
     search->owner = s;
     search->done = on_done;
+    search->wanted = is_wanted;
     search->exact_worker = server->exact;
     status = pd_executor_submit(server->executor, &search->task, &err);
     if (!status) return; /* s may be gone by now */
@@ -336,7 +343,32 @@ static void run_decode(pd_work *work)
     decode((serving *)work);
 }
 
-static void handle(pd_door *door, pd_call *call, const uint8_t *bytes, size_t length, uint32_t crowded)
+/* Why this connection must wait its turn; "" when it need not. Besides its limit, it has a fair share of the queue once an eighth
+ * of that is taken: else a few that pour requests in would have it all, and the others find it full. Shares come to half
+ * the queue, so that with what was there before they never fill it. */
+static void turn_away(pd_server *server, pd_crowd crowd, char *text, size_t room)
+{
+    const pd_config *config = server->config;
+    text[0] = 0;
+    if (crowd.in_flight > config->pipe_requests) {
+        snprintf(text, room, "%u requests of this connection are in flight; %u are allowed (pipe_requests)",
+                 crowd.in_flight, config->pipe_requests);
+        return;
+    }
+    if (crowd.in_flight < 2 || crowd.active < 2) return;
+    pd_executor_stats stats;
+    pd_executor_stats_of(server->executor, &stats);
+    uint32_t share = config->queue_requests / 2 / crowd.active;
+    if (share == 0) share = 1;
+    if (crowd.in_flight > share && stats.requests >= config->queue_requests / 8)
+        snprintf(
+            text, room,
+            "%u requests of this connection are in flight, more than its share of a crowded queue: %u of %u "
+            "(queue_requests)",
+            crowd.in_flight, share, config->queue_requests);
+}
+
+static void handle(pd_door *door, pd_call *call, const uint8_t *bytes, size_t length, pd_crowd crowd)
 {
     pd_server *server = door->server;
     char text[200];
@@ -345,11 +377,9 @@ static void handle(pd_door *door, pd_call *call, const uint8_t *bytes, size_t le
         refuse(door, call, peek_id(bytes, length), PD_UNAVAILABLE, "stopping");
         return;
     }
-    if (crowded) {
+    turn_away(server, crowd, text, sizeof text);
+    if (text[0]) {
         reject(door, PD_REJECT_PIPE);
-        snprintf(text, sizeof text,
-                 "%u requests of this connection are in flight; %u are allowed (pipe_requests)", crowded,
-                 server->config->pipe_requests);
         refuse(door, call, peek_id(bytes, length), PD_RESOURCE_EXHAUSTED, text);
         return;
     }
@@ -376,10 +406,16 @@ static void handle(pd_door *door, pd_call *call, const uint8_t *bytes, size_t le
     free(s);
 }
 
-void pd_serve(void *context, pd_call *call, const uint8_t *bytes, size_t length, uint32_t crowded)
+void pd_serve(void *context, pd_call *call, const uint8_t *bytes, size_t length, pd_crowd crowd)
 {
     pd_door *door = context;
     atomic_fetch_add(&door->server->handling, 1);
-    handle(door, call, bytes, length, crowded);
+    handle(door, call, bytes, length, crowd);
     atomic_fetch_sub(&door->server->handling, 1);
+}
+
+void pd_serve_gone(void *context)
+{
+    pd_door *door = context;
+    if (door->port == PD_PORT_DATA) pd_executor_sweep(door->server->executor);
 }

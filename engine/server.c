@@ -89,6 +89,7 @@ static pd_status open_net(pd_server *server, pd_port port, pd_net **out, pd_erro
         .send_timeout_ms = config->send_timeout_ms,
         .pipe_requests = config->pipe_requests,
         .on_request = pd_serve,
+        .on_gone = pd_serve_gone,
         .context = door,
         .metrics = &server->metrics,
         .port = port};

@@ -49,7 +49,8 @@ struct pd_server {
 };
 
 /* serve.c */
-void pd_serve(void *door, pd_call *call, const uint8_t *bytes, size_t length, uint32_t crowded);
+void pd_serve(void *door, pd_call *call, const uint8_t *bytes, size_t length, pd_crowd crowd);
+void pd_serve_gone(void *door);
 /* pages.c */
 int pd_pages_ready(void *server, char *why, size_t room);
 void pd_pages_metrics(void *server, pd_text *text);
