@@ -22,7 +22,9 @@ typedef pd_status (*pd_search_through)(void *context, const pd_query *queries, u
 typedef struct pd_calibrate_input {
     const pd_version *version;
     pd_resident *resident;
-    const float *queries; /* [count][dim], normalised for cosine; NULL: held-out rows are taken from the version */
+    /* [count][dim], normalised for cosine; NULL: held-out rows are taken from the version (a row taken from the table
+     * finds itself, so each is excluded from its own answers, the exact and the measured). */
+    const float *queries;
     uint32_t count;
     const char *source;   /* what to call them */
     pd_device *device;    /* for the exact side (a builder's own, idle) */
@@ -47,7 +49,7 @@ float pd_weights_sd(const pd_resident *resident, const float *weights);
 
 /* The nprobe that promises recall at k and spread: the largest of the neighbouring bands', interpolated along the lower bounds;
  * between spreads the larger of the two neighbours is interpolated linearly in the spread. nlist when nothing measured
- * reaches it (then *reached = 0), or when the spread is over the last one measured and its curve does not reach it. */
+ * reaches it (then *reached = 0). Over the last spread measured the nprobe of that one grows with the square of the spread. */
 uint32_t pd_calibrated_nprobe(const pd_calibration *calibration, uint32_t nlist, uint32_t k, float spread, float recall,
                               int *reached);
 
