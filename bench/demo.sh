@@ -176,7 +176,7 @@ served() {
 
 print_figures() {
     awk -v rows="$(npy_rows "$tables/products.npy")" -v bold="$bold" -v off="$off" "$library"'
-    function line(name, recall, qps, seen) { printf "  %-46s %9s %11s %11s\n", name, recall, qps, seen }
+    function line(name, recall, qps, seen) { printf "  %-48s %9s %11s %11s\n", name, recall, qps, seen }
     FILENAME ~ /speed/ { if (/^similarity, exact/) exact = $NF; if (/^similarity, --/) { sr = $(NF - 1); sq = $NF }
         if (/context, exact/) fexact = $NF; if (/context, --/) { fr = $(NF - 1); fq = $NF } next }
     { n++; system_[n] = value($0, "system"); recall[n] = value($0, "recall"); fused[n] = value($0, "fused_recall"); qps[n] = value($0, "qps")
@@ -206,7 +206,7 @@ print_figures() {
 serve_guard
 began=$(now)
 printf '%sPados: nearest neighbours in a shopper'"'"'s context%s\n' "$bold" "$off"
-echo "Data: Complete Journey (84.51, CC0), a year of purchases of one grocer's households; bench/data/complete_journey"
+echo "Data: Complete Journey (84.51, CC0): a year of one grocer's purchases, by household"
 
 heading "1  Two tables and two profiles are pushed"
 at=$(now)
@@ -226,7 +226,7 @@ serve_profiles
 printf '  %-11s %-46s %8s\n' profiles "shop and festive" "$(since "$at")"
 
 heading "2  The same shopper, without and with a context"
-echo "  Right of each list: new = not on the left; +3, -1 = places gained or lost. The weights act inside the search."
+echo "  On the right: new = not on the left; +3, -1 = places gained or lost."
 echo
 story Thanksgiving 8 festival=thanksgiving "Thanksgiving goods" seasons=thanksgiving
 explain 8 festival=thanksgiving
@@ -249,8 +249,8 @@ wait_for "asking every household in every held-out week"
 waited
 sed 's/^/  /' "$work/evaluation.txt"
 echo
-echo "  A fixed split: embeddings and popularity come from weeks 1-48, the weights of \"shop\" were tuned on validation weeks"
-echo "  45-48 only (tune.py), and these are weeks 49-53, looked at for this table alone."
+echo "  A fixed split: embeddings and popularity come from weeks 1-48, the weights of"
+echo "  \"shop\" were tuned on the validation weeks 45-48 alone, and these are weeks 49-53."
 
 heading "What to try next ($(since "$began") so far)"
 if [ -n "${KEEP:-}" ]; then

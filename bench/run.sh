@@ -4,7 +4,7 @@
 # *.jsonl one object a line.
 #
 #   ./run bench            l2, cosine, ip x four peers x recall 0.9, 0.95, 0.99; spreads 0.1 to 1; 60 s of load, twice
-#   ./run bench --quick    l2 and cosine, two peers, 2,000 queries, two spreads, 10 s of load
+#   ./run bench --quick    l2 and cosine, two peers, 2,000 queries, spread 0.5, 10 s of load
 set -eu
 cd "$(dirname "$0")/.."
 . bench/serve.sh
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 metrics="l2 cosine ip" peers=faiss-ivf,faiss-ivfsq8,faiss-hnsw,hnswlib spreads="0.1 0.3 0.5 1.0" seconds=60 few=
 case "${1:-}" in
 '') ;;
---quick) metrics="l2 cosine" peers=faiss-ivf,hnswlib spreads="0.3 1.0" seconds=10 few="--queries 2000" ;;
+--quick) metrics="l2 cosine" peers=faiss-ivf,hnswlib spreads=0.5 seconds=10 few="--queries 2000" ;;
 *)
     echo "usage: ./run bench [--quick]" >&2
     exit 2

@@ -51,8 +51,9 @@ serve_start() {
     PADOS_URL=ipc://$work/data.sock
     export PADOS_URL
     # An asynchronous command of a shell script ignores SIGINT: Ctrl-C reaches the script alone, which ends the server in order.
-    "$bin/padosd" --config configs/demo.conf --set "data_folder=\"$work/data\"" --set "data.url=\"$PADOS_URL\"" \
-        --set "admin.url=\"ipc://$work/admin.sock\"" --set 'http.url=""' "$@" >"$work/server.log" 2>&1 </dev/null &
+    # It ignores SIGHUP, so that one that is kept outlives the terminal.
+    (trap '' HUP; exec "$bin/padosd" --config configs/demo.conf --set "data_folder=\"$work/data\"" --set "data.url=\"$PADOS_URL\"" \
+        --set "admin.url=\"ipc://$work/admin.sock\"" --set 'http.url=""' "$@") >"$work/server.log" 2>&1 </dev/null &
     server_pid=$!
     tries=0
     until "$bin/pados" --timeout 1000 hello >"$work/step.log" 2>&1; do
