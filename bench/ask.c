@@ -95,12 +95,26 @@ pd_status bench_ask_search(bench_pados *p, bench_ask *ask, uint32_t batch, doubl
     return PD_OK;
 }
 
-void bench_ask_ids(const bench_ask *ask, int64_t *ids)
+int64_t bench_row_of(const bench_pados *p, uint64_t id)
+{
+    if (!p->data->ids) return (int64_t)id;
+    uint64_t low = 0, high = p->data->rows;
+    while (low + 1 < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (p->data->ids[p->by_id[middle]] <= id)
+            low = middle;
+        else
+            high = middle;
+    }
+    return p->by_id[low];
+}
+
+void bench_ask_ids(const bench_pados *p, const bench_ask *ask, int64_t *ids)
 {
     for (uint32_t q = 0; q < ask->count; q++)
         for (uint32_t i = 0; i < ask->k; i++)
             ids[(size_t)q * ask->k + i] =
-                i < ask->answers[q].count ? (int64_t)ask->answers[q].hits[i].id : -1;
+                i < ask->answers[q].count ? bench_row_of(p, ask->answers[q].hits[i].id) : -1;
 }
 
 double bench_ask_scanned(const bench_ask *ask)
@@ -126,7 +140,7 @@ pd_status bench_exact(bench_pados *p, uint32_t count, int plain, int64_t **out, 
     if (status) {
         free(ids);
     } else {
-        bench_ask_ids(&ask, ids);
+        bench_ask_ids(p, &ask, ids);
         *out = ids;
     }
     bench_ask_close(&ask);

@@ -23,7 +23,7 @@ extern "C" {
 #define BENCH_MAX_PEERS   16
 
 typedef struct bench_options {
-    const char *base, *query, *truth, *calibration;
+    const char *base, *query, *truth, *calibration, *ids;
     const char *base_format;
     const char *dataset; /* name in reports; NULL: the base file's */
     pd_metric metric;
@@ -51,7 +51,8 @@ typedef struct bench_data {
     pd_metric metric;
     uint64_t rows;
     uint32_t dim, k;
-    float *base; /* [rows][dim], normalised for cosine */
+    float *base;   /* [rows][dim], normalised for cosine */
+    uint64_t *ids; /* [rows]; NULL: 0..rows-1 */
     uint32_t nqueries;
     float *queries; /* [nqueries][dim], normalised for cosine */
     uint32_t ncalibration;

@@ -118,8 +118,16 @@ pd_status bench_data_open(const bench_options *o, bench_data *data, pd_error *er
     pd_status status = o->base_format ? pd_format_parse(o->base_format, &format, err) : PD_OK;
     if (status) return status;
     if ((status = matrix(o->base, format, 0, &data->base, &data->rows, &data->dim, err))) return status;
-    uint64_t rows;
+    uint64_t rows, nids;
     uint32_t dim;
+    if (o->ids) {
+        if ((status = pd_read_ids(o->ids, &data->ids, &nids, err))) goto err_after_base;
+        if (nids != data->rows) {
+            status = pd_fail(err, PD_INVALID_ARGUMENT, "%s holds %llu ids, %s %llu rows", o->ids,
+                             (unsigned long long)nids, o->base, (unsigned long long)data->rows);
+            goto err_after_base;
+        }
+    }
     if ((status = matrix(o->query, PD_FORMAT_AUTO, 0, &data->queries, &rows, &dim, err))) goto err_after_base;
     data->nqueries = (uint32_t)rows;
     status = dim == data->dim ? PD_OK
@@ -179,6 +187,7 @@ done_after_open:
 void bench_data_close(bench_data *data)
 {
     free(data->base);
+    free(data->ids);
     free(data->queries);
     free(data->calibration);
     free(data->truth);

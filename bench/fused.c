@@ -35,7 +35,7 @@ pd_status bench_attributes(bench_pados *p, const uint32_t *row_list, char *path,
     for (uint32_t f = 0; f < o->fused_attributes; f++)
         fprintf(file, ",a%u", f);
     for (uint64_t i = 0; i < p->data->rows; i++) {
-        fprintf(file, "\n%llu", (unsigned long long)i);
+        fprintf(file, "\n%llu", (unsigned long long)(p->data->ids ? p->data->ids[i] : i));
         for (uint32_t f = 0; f < o->fused_attributes; f++) {
             uint64_t dice = mixed(o->seed, i, f);
             int tied = row_list && (double)(dice >> 11) * 0x1p-53 < o->fused_tie;
@@ -209,7 +209,7 @@ static pd_status overfetch(bench_pados *p, uint32_t fetch, const int64_t *truth,
         for (uint32_t q = 0; q < ask.count; q++)
             for (uint32_t i = 0; i < sample.k; i++)
                 ids[(size_t)q * sample.k + i] =
-                    i < ask.answers[q].count ? (int64_t)ask.answers[q].hits[i].id : -1;
+                    i < ask.answers[q].count ? bench_row_of(p, ask.answers[q].hits[i].id) : -1;
         char name[40], setting[48];
         snprintf(name, sizeof name, "pados-overfetch-%u", fetch);
         snprintf(setting, sizeof setting, "nprobe %u", nprobe);
@@ -253,7 +253,7 @@ static pd_status one_target(bench_pados *p, float target, const int64_t *truth, 
                      .bytes_per_row = -1};
     status = bench_ask_time(p, &ask, &row, err);
     if (!status) {
-        bench_ask_ids(&ask, ids);
+        bench_ask_ids(p, &ask, ids);
         row.fused_recall = bench_recall(d, truth, ids, d->k);
         row.scanned = bench_ask_scanned(&ask);
         row.reached = row.fused_recall >= target;

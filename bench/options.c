@@ -14,6 +14,7 @@ static const char help[] =
     "data     --base FILE --query FILE   .npy .fbin .u8bin .i8bin .fvecs .bvecs, HDF5 (FILE#train), FAISS\n"
     "         --truth FILE               exact neighbours (.ivecs .ibin .npy HDF5#neighbors); computed where "
     "absent\n"
+    "         --ids FILE                 row ids, where attributes name them (default: 0, 1, 2, ...)\n"
     "         --format F                 of the base file, where content and extension do not tell\n"
     "         --calibration FILE         queries for the recall promise (default: the first 2,500 queries, "
     "which are\n"
@@ -89,6 +90,7 @@ static pd_status fused(const char *text, bench_options *o, pd_error *err)
 enum {
     BASE = 256,
     QUERY,
+    IDS,
     TRUTH,
     FORMAT,
     CALIBRATION,
@@ -119,6 +121,7 @@ enum {
 
 static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"query", 1, 0, QUERY},
+                                      {"ids", 1, 0, IDS},
                                       {"truth", 1, 0, TRUTH},
                                       {"format", 1, 0, FORMAT},
                                       {"calibration", 1, 0, CALIBRATION},
@@ -184,6 +187,9 @@ static pd_status one(int option, const char *name, bench_options *o, pd_error *e
         return PD_OK;
     case QUERY:
         o->query = optarg;
+        return PD_OK;
+    case IDS:
+        o->ids = optarg;
         return PD_OK;
     case TRUTH:
         o->truth = optarg;

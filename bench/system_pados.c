@@ -64,6 +64,7 @@ static pd_status build(bench_pados *p, const char *name, const char *attributes,
                             .rows = p->data->base,
                             .dtype = PD_DTYPE_F32,
                             .count = p->data->rows,
+                            .ids = p->data->ids,
                             .dim = p->data->dim,
                             .attributes = attributes,
                             .schema = p->schema,
@@ -84,7 +85,7 @@ static pd_status row_lists(bench_pados *p, uint32_t **out, pd_error *err)
     if (!lists) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the rows' lists");
     pd_status status = pd_resident_open(p->version, p->device, 0, &resident, err);
     for (uint64_t i = 0; !status && i < info->rows; i++) {
-        uint32_t slot = pd_resident_slot(resident, i);
+        uint32_t slot = pd_resident_slot(resident, p->data->ids ? p->data->ids[i] : i);
         if (slot == PD_NO_SLOT)
             status = pd_fail(err, PD_INTERNAL, "row %llu was not built", (unsigned long long)i);
         else
@@ -172,6 +173,26 @@ static pd_status calibrate(bench_pados *p, pd_error *err)
     return pd_resident_open(p->version, p->device, 0, &p->resident, err);
 }
 
+static const uint64_t *sorted_by;
+
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = sorted_by[*(const uint32_t *)a], y = sorted_by[*(const uint32_t *)b];
+    return (x > y) - (x < y);
+}
+
+static pd_status order_ids(bench_pados *p, pd_error *err)
+{
+    if (!p->data->ids) return PD_OK;
+    p->by_id = malloc((p->data->rows ? p->data->rows : 1) * sizeof *p->by_id);
+    if (!p->by_id) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the ids");
+    for (uint64_t i = 0; i < p->data->rows; i++)
+        p->by_id[i] = (uint32_t)i;
+    sorted_by = p->data->ids;
+    qsort(p->by_id, p->data->rows, sizeof *p->by_id, by_id);
+    return PD_OK;
+}
+
 static pd_status make_folder(bench_pados *p, pd_error *err)
 {
     if (p->options->work) {
@@ -194,6 +215,7 @@ pd_status bench_pados_open(const bench_options *options, bench_data *data, bench
     pd_device_options builder = {.threads = options->threads};
     pd_status status = make_folder(p, err);
     if (!status) status = pd_device_open("cpu", &builder, &p->builder, err);
+    if (!status) status = order_ids(p, err);
     if (!status) status = make_schema(p, err);
     if (!status) status = build_all(p, err);
     if (!status) status = calibrate(p, err);
@@ -221,6 +243,7 @@ void bench_pados_close(bench_pados *p)
     for (uint32_t i = 0; i < p->ncompiled; i++)
         pd_compiled_free(&p->compiled[i]);
     free(p->compiled);
+    free(p->by_id);
     pd_profile_release(p->profile);
     pd_resident_close(p->resident);
     pd_version_close(p->version);
@@ -270,7 +293,7 @@ pd_status bench_pados_run(bench_pados *p, bench_report *report, pd_error *err)
         snprintf(setting, sizeof setting, "nprobe %u", ask.plans[0].nprobe);
         row.setting = setting;
         status = bench_ask_time(p, &ask, &row, err);
-        bench_ask_ids(&ask, ids);
+        bench_ask_ids(p, &ask, ids);
         row.recall = bench_recall(d, d->truth, ids, d->k);
         row.scanned = bench_ask_scanned(&ask);
         row.reached = row.recall >= row.target;

@@ -24,7 +24,8 @@ struct bench_pados {
     /* What the queries ask for besides their vectors: one for all, or one a query. */
     pd_compiled *compiled;
     uint32_t ncompiled;
-    int fused; /* weights or filters are at work: truth is of the fused score */
+    int fused;       /* weights or filters are at work: truth is of the fused score */
+    uint32_t *by_id; /* [rows] row numbers in the order of their ids; NULL without ids */
     double build_s, calibrate_s, truth_s;
     char isa[48];
 };
@@ -47,7 +48,9 @@ void bench_ask_close(bench_ask *ask);
 pd_status bench_ask_search(bench_pados *pados, bench_ask *ask, uint32_t batch, double *times,
                            uint32_t *ntimes, pd_error *err);
 /* The hits' ids as rows, -1 past the end: [count][k]. */
-void bench_ask_ids(const bench_ask *ask, int64_t *ids);
+void bench_ask_ids(const bench_pados *pados, const bench_ask *ask, int64_t *ids);
+/* The row number of a row id. */
+int64_t bench_row_of(const bench_pados *pados, uint64_t id);
 double bench_ask_scanned(const bench_ask *ask); /* rows a query */
 /* Exact top-k of the first count queries: [count][k], -1 past the end. Freed by the caller. */
 pd_status bench_exact(bench_pados *pados, uint32_t count, int plain, int64_t **out, pd_error *err);
