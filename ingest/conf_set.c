@@ -126,8 +126,10 @@ pd_status pd_conf_set(pd_conf *conf, const char *assignment, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT, "--set: \"%s\" is not key=value", assignment);
     pd_status status = PD_OK;
     char name[128];
-    int shown = equals - assignment < 100 ? (int)(equals - assignment) : 100;
-    snprintf(name, sizeof name, "--set %.*s", shown, assignment);
+    size_t shown = (size_t)(equals - assignment) < 100 ? (size_t)(equals - assignment) : 100;
+    memcpy(name, "--set ", 6);
+    memcpy(name + 6, assignment, shown);
+    name[6 + shown] = '\0';
     config_t parsed;
     config_init(&parsed);
     char *key = strndup(assignment, (size_t)(equals - assignment));

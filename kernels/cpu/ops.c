@@ -170,7 +170,6 @@ INLINE float add_lanes(const float *lane)
 }
 
 typedef float four_floats __attribute__((vector_size(16)));
-typedef int32_t four_ints __attribute__((vector_size(16)));
 
 /* The sixteen lanes of one sum down to four: the first two halvings. */
 INLINE four_floats four_lanes(const float *lane)
@@ -183,11 +182,10 @@ INLINE four_floats four_lanes(const float *lane)
 /* add_lanes of four sums at once: the last two halvings across them. */
 INLINE four_floats add_four(const float *a, const float *b, const float *c, const float *d)
 {
-    const four_ints low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
     four_floats va = four_lanes(a), vb = four_lanes(b), vc = four_lanes(c), vd = four_lanes(d);
-    four_floats ab = __builtin_shuffle(va, vb, low) + __builtin_shuffle(va, vb, high);
-    four_floats cd = __builtin_shuffle(vc, vd, low) + __builtin_shuffle(vc, vd, high);
-    return __builtin_shuffle(ab, cd, first) + __builtin_shuffle(ab, cd, second);
+    four_floats ab = __builtin_shufflevector(va, vb, 0, 4, 1, 5) + __builtin_shufflevector(va, vb, 2, 6, 3, 7);
+    four_floats cd = __builtin_shufflevector(vc, vd, 0, 4, 1, 5) + __builtin_shufflevector(vc, vd, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
 #if VB == 64
@@ -237,8 +235,8 @@ INLINE void lanes_block(const float *const *queries, const uint32_t n, const flo
     /* Four sums at a time: a query's four rows, or two queries' two. */
     const uint32_t step = 4 / nrows;
     for (uint32_t i = 0; i < n; i += step) {
-        const float *last = nrows == 4 ? lane[i][2] : lane[i + 1][0];
-        four_floats sums = add_four(lane[i][0], lane[i][1], last, last + 16);
+        const float *at = (const float *)lane + (size_t)i * LANE_ROWS * 16;
+        four_floats sums = add_four(at, at + 16, at + 32, at + 48);
         for (uint32_t j = 0; j < step; j++)
             memcpy(out + (i + j) * stride, (const float *)&sums + j * nrows, nrows * sizeof *out);
     }
