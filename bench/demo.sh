@@ -153,20 +153,18 @@ explain() {
 
 # ---------------------------------------------------------------------------------------------------- figures ---
 
-# pados-bench knows no ids, so the rows of the CSV get their numbers. The first households calibrate, the others are measured,
-# each with its own store and price band, and an occasion by turns.
+# The first households calibrate, the others are measured, each with its own store and price band, and an occasion by turns.
 calibrating=400
 bench() {
     households=$(npy_rows "$tables/households.npy")
     npy_part "$tables/households.npy" 0 "$calibrating" >"$work/calibration.npy"
     npy_part "$tables/households.npy" "$calibrating" $((households - calibrating)) >"$work/queries.npy"
-    awk 'NR > 1 { sub(/^[0-9]+/, NR - 2) } { print }' "$tables/products.csv" >"$work/rows.csv"
     awk -F, -v skip="$calibrating" 'BEGIN { split("thanksgiving,christmas,valentine,", turn, ","); print "festival,week,store,price_band" }
         NR > skip + 1 { print turn[NR % 4 + 1] ",w" 49 + NR % 5 "," $7 "," $8 }' "$tables/households.csv" >"$work/contexts.csv"
     "$bin/pados-bench" --metric cosine --base "$tables/products.npy" --query "$work/queries.npy" \
-        --calibration "$work/calibration.npy" --attributes "$work/rows.csv" --schema "$tables/products.schema" \
-        --profile "$tables/shop.conf" --contexts "$work/contexts.csv" --recall 0.95 --threads 1 --batch 1024 \
-        --peers faiss-ivf --json "$work/bench.jsonl" >"$work/step.log" 2>&1 </dev/null || stop_with "pados-bench failed"
+        --calibration "$work/calibration.npy" --ids "$tables/products_ids.npy" --attributes "$tables/products.csv" \
+        --schema "$tables/products.schema" --profile "$tables/shop.conf" --contexts "$work/contexts.csv" \
+        --recall 0.95 --threads 1 --batch 1024 --peers faiss-ivf --json "$work/bench.jsonl" >"$work/step.log" 2>&1 </dev/null || stop_with "pados-bench failed"
 }
 
 served() {
