@@ -208,6 +208,7 @@ echo "Data: Complete Journey (84.51, CC0): a year of one grocer's purchases, by 
 
 heading "1  Two tables and two profiles are pushed"
 at=$(now)
+# shellcheck disable=SC2119
 serve_start
 printf '  %-11s %-46s %8s\n' padosd "answers on a socket of its own" "$(since "$at")"
 for table in households products; do

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What demo.sh and run.sh share: a padosd of their own in a temporary folder, filled with Complete Journey. Sourced by a
 # POSIX sh whose working folder is the repository's root.
 #
