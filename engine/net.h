@@ -1,8 +1,8 @@
-/* The sockets: REP listeners whose requests are answered from any thread. Nothing but net.c and http.c knows nng.
+/* The sockets: listeners that REQ sockets of nng dial, answered from any thread. Nothing but net.c, conn.c and http.c knows nng.
  *
- * A listener has a fixed number of calls. Each goes round: receive, on_request, (work elsewhere), reply, send, receive.
- * Calls must outnumber what may be queued and in flight: a request that finds no call waiting stays inside nng, where no
- * bound refuses it.
+ * A connection is read on while it has fewer requests in flight than its limit; then reading stops, and the peer feels it, until
+ * replies were sent. A reply that cannot be sent in time closes the connection. So a peer that sends and never reads costs
+ * a bounded amount for a bounded time, and no others wait for it.
  */
 #ifndef PD_NET_H
 #define PD_NET_H
@@ -15,7 +15,7 @@
 #include "status.h"
 
 typedef struct pd_net pd_net;
-typedef struct pd_call pd_call;
+typedef struct pd_call pd_call; /* one request that is not yet answered */
 
 /* Who else is about when a request comes. */
 typedef struct pd_crowd {
@@ -31,10 +31,9 @@ typedef void (*pd_on_request)(void *context, pd_call *call, const uint8_t *bytes
 typedef struct pd_net_options {
     const char *name;                   /* "data", "admin" */
     const pd_listener_config *listener; /* borrowed */
-    uint32_t calls;
-    uint64_t max_message;     /* bytes; a larger one is not answered and closes its connection */
-    uint32_t send_timeout_ms; /* a reply that cannot be sent for so long closes its connection */
-    uint32_t pipe_requests;   /* in flight from one connection: at twice as many it is closed */
+    uint64_t max_message;               /* bytes; a larger one is not read and closes its connection */
+    uint32_t send_timeout_ms; /* a reply of which nothing can be sent for so long closes its connection */
+    uint32_t pipe_requests;   /* twice as many in flight from one connection stop its reading */
     pd_on_request on_request;
     void (*on_gone)(
         void *context); /* a connection with requests in flight has gone; quick. NULL is allowed */
@@ -47,11 +46,10 @@ typedef struct pd_net_options {
 pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err);
 /* As clients may dial it: with the port that was bound where the configuration said 0. */
 const char *pd_net_url(const pd_net *net);
-/* Waits, at most timeout_ms, until no call is being answered. 1: none is. */
+/* Waits, at most timeout_ms, until every request is answered and every reply sent. 1: so it is. */
 int pd_net_drain(pd_net *net, uint32_t timeout_ms);
-/* Closes every connection and frees the calls. No call may be with anybody any more but in sending. NULL is allowed.
- * 0: nng did not come to an end within some seconds and keeps what it holds; only leaving the process may follow. */
-int pd_net_close(pd_net *net);
+/* Closes every connection and frees everything. Every request must have been ended. NULL is allowed. */
+void pd_net_close(pd_net *net);
 
 /* 0: the connection has gone, nobody will read the reply. */
 int pd_call_wanted(pd_call *call);

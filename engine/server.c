@@ -62,13 +62,6 @@ static pd_status open_workers(pd_server *server, pd_error *err)
     return status;
 }
 
-/* Calls must outnumber what may wait and run, and what peers that do not read may hold until they are closed. */
-static uint32_t calls_for(uint32_t waiting, uint32_t pipe_requests)
-{
-    uint64_t calls = (uint64_t)waiting + 1024u + 32ull * pipe_requests;
-    return calls > 65536u ? 65536u : (uint32_t)calls;
-}
-
 static pd_status open_net(pd_server *server, pd_port port, pd_net **out, pd_error *err)
 {
     const pd_config *config = server->config;
@@ -81,18 +74,17 @@ static pd_status open_net(pd_server *server, pd_port port, pd_net **out, pd_erro
              !data               ? config->data.url
              : server->admin_net ? pd_net_url(server->admin_net)
                                  : "");
-    pd_net_options options = {
-        .name = data ? "data" : "admin",
-        .listener = data ? &config->data : &config->admin,
-        .calls = calls_for(data ? config->queue_requests : PD_ADMIN_WAITING, config->pipe_requests),
-        .max_message = config->max_message,
-        .send_timeout_ms = config->send_timeout_ms,
-        .pipe_requests = config->pipe_requests,
-        .on_request = pd_serve,
-        .on_gone = pd_serve_gone,
-        .context = door,
-        .metrics = &server->metrics,
-        .port = port};
+    pd_net_options options = {.name = data ? "data" : "admin",
+                              .listener = data ? &config->data : &config->admin,
+
+                              .max_message = config->max_message,
+                              .send_timeout_ms = config->send_timeout_ms,
+                              .pipe_requests = config->pipe_requests,
+                              .on_request = pd_serve,
+                              .on_gone = pd_serve_gone,
+                              .context = door,
+                              .metrics = &server->metrics,
+                              .port = port};
     return pd_net_open(&options, out, err);
 }
 
