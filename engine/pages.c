@@ -50,10 +50,6 @@ void pd_pages_metrics(void *context, pd_text *text)
     gauge(text, "pados_expired_total", "", (double)stats.expired);
     gauge(text, "pados_held_bytes", "", (double)atomic_load(&server->held_bytes));
     gauge(text, "pados_ready", "", pd_pages_ready(server, why, sizeof why));
-    pd_device_info info;
-    pd_device_info_of(server->device, &info);
-    gauge(text, "pados_device_memory_bytes", "", (double)info.memory);
-    gauge(text, "pados_device_used_bytes", "", (double)info.used);
     pd_catalog *catalog = atomic_load(&server->catalog);
     if (catalog) pd_catalog_gauges(catalog, gauge, text);
 }
