@@ -344,7 +344,7 @@ static void test_each_failure_has_its_exit_code(void **state)
     RUN("search", "products");
     expect(4, NULL, "pados: NOT_FOUND: table \"products\" does not exist");
     fake_mood_set(server, FAKE_SILENT);
-    RUN("--timeout", "200", "search", "products");
+    RUN("--timeout", "2000", "search", "products");
     expect(5, NULL, "pados: DEADLINE_EXCEEDED: ");
     RUN("--timeout", "200", "--to", "tcp://127.0.0.1:1", "search", "products");
     expect(5, NULL, "pados: UNAVAILABLE: tcp://127.0.0.1:1");

@@ -118,8 +118,14 @@ static void test_thirty_two_clients_are_served_without_an_error(void **state)
     print_message("%u requests of 8 queries, slowest %.1f ms, resident %+.1f MiB\n", answered, 1e3 * slowest,
                   ((double)after - (double)before) / (1 << 20));
     assert_true(answered > CLIENTS * 4);
-    /* What a second crowd leaves behind is not a share of what it asked. */
+    /* What a second crowd leaves behind is not a share of what it asked. AddressSanitizer keeps what was freed for a while; its
+     * leak checker looks at the end instead. */
+#ifndef __SANITIZE_ADDRESS__
     assert_true(after < before + (32u << 20));
+#else
+    (void)before;
+    (void)after;
+#endif
 }
 
 static nng_msg *request_bytes(unsigned id, unsigned count)
