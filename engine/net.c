@@ -99,7 +99,7 @@ static pd_status listen_on(pd_net *net, pd_error *err)
     failed = nng_stream_listener_listen(net->listener);
     if (failed) goto err_nng;
     name_port(net);
-    nng_stream_listener_accept(net->listener, net->accept);
+
     return PD_OK;
 err_nng:
     return pd_fail(err, PD_UNAVAILABLE, "%s.url %s: %s", net->options.name, config->url,
@@ -129,6 +129,11 @@ pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err
     }
     *out = net;
     return PD_OK;
+}
+
+void pd_net_start(pd_net *net)
+{
+    nng_stream_listener_accept(net->listener, net->accept);
 }
 
 const char *pd_net_url(const pd_net *net)

@@ -42,8 +42,10 @@ typedef struct pd_net_options {
     pd_port port;
 } pd_net_options;
 
-/* Listens. UNAVAILABLE naming the URL and why: the address is taken, the certificate is refused. */
+/* Takes the address; nobody is served before pd_net_start. UNAVAILABLE naming the URL and why: it is taken, the certificate
+ * is refused. */
 pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err);
+void pd_net_start(pd_net *net);
 /* As clients may dial it: with the port that was bound where the configuration said 0. */
 const char *pd_net_url(const pd_net *net);
 /* Waits, at most timeout_ms, until every request is answered and every reply sent. 1: so it is. */

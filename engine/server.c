@@ -69,11 +69,7 @@ static pd_status open_net(pd_server *server, pd_port port, pd_net **out, pd_erro
     pd_door *door = data ? &server->data_door : &server->admin_door;
     *door = (pd_door){
         .server = server, .port = port, .tokens = data ? server->data_tokens : server->admin_tokens};
-    /* Port 0 is known once it is bound: the admin listener is opened first. */
-    snprintf(door->other, sizeof door->other, "%s",
-             !data               ? config->data.url
-             : server->admin_net ? pd_net_url(server->admin_net)
-                                 : "");
+
     pd_net_options options = {.name = data ? "data" : "admin",
                               .listener = data ? &config->data : &config->admin,
 
@@ -104,13 +100,20 @@ pd_status pd_server_open(const pd_config *config, pd_server **out, pd_error *err
     if (!status) status = pd_catalog_open(config, server->device, server->executor, &catalog, err);
     if (!status) status = open_workers(server, err);
     atomic_store(&server->catalog, catalog);
-    /* The admin listener first, so that the data listener's hello can name where it really is. */
+    /* Both addresses are taken before anybody is served: each hello names the other, with the port that it really got. */
     if (!status && *config->admin.url) status = open_net(server, PD_PORT_ADMIN, &server->admin_net, err);
     if (!status) status = open_net(server, PD_PORT_DATA, &server->data_net, err);
     if (status) {
         pd_server_close(server);
         return status;
     }
+    snprintf(server->admin_door.other, sizeof server->admin_door.other, "%s", pd_net_url(server->data_net));
+    if (server->admin_net) {
+        snprintf(server->data_door.other, sizeof server->data_door.other, "%s",
+                 pd_net_url(server->admin_net));
+        pd_net_start(server->admin_net);
+    }
+    pd_net_start(server->data_net);
     *out = server;
     return PD_OK;
 }

@@ -102,6 +102,7 @@ static void start(bench *b, const char *url, uint32_t pipe_requests, uint32_t se
                               .context = b,
                               .metrics = &b->metrics};
     if (pd_net_open(&options, &b->net, &err)) fail_msg("%s", err.message);
+    pd_net_start(b->net);
 }
 
 static void stop(bench *b)
