@@ -58,7 +58,6 @@ static pd_status random_weights(bench_pados *p, pd_error *err)
         c->similarity = 1;
         c->weights = malloc((info->layout.weights ? info->layout.weights : 1) * sizeof(float));
         if (!c->weights) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the weights");
-        c->memory = c->weights;
         /* Not the seeds that calibration drew. */
         pd_random_weights(p->resident, mixed(p->options->seed, q, 77), sd, c->weights);
     }

@@ -240,8 +240,11 @@ const char *bench_pados_isa(const bench_pados *pados)
 void bench_pados_close(bench_pados *p)
 {
     if (!p) return;
-    for (uint32_t i = 0; i < p->ncompiled; i++)
-        pd_compiled_free(&p->compiled[i]);
+    for (uint32_t i = 0; i < p->ncompiled; i++) {
+        /* Drawn weights are the bench's own; compiled ones belong to their profile's memory. */
+        if (!p->profile) free(p->compiled[i].weights);
+        if (p->profile) pd_compiled_free(&p->compiled[i]);
+    }
     free(p->compiled);
     free(p->by_id);
     pd_profile_release(p->profile);

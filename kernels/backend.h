@@ -108,7 +108,7 @@ typedef struct pd_query {
     const float *vector; /* [dim]; NULL: ordered by attributes alone (every row is looked at, probes are not used) */
     float similarity;    /* a >= 0 */
     /* The weight table: [layout.weights], NULL: all zero. Where the lists have summaries, the order in which lists are
-     * probed is list term * a + the sum over byte columns of log(sum_v p(v) exp(beta W(v))) / beta. */
+     * probed is list term * a + the sum over byte columns of log(1 + sum_v p(v) (exp(beta W(v)) - 1)) / beta. */
     const float *weights;
     const pd_key_weight *key_weights; /* grouped by column ascending, values distinct */
     uint32_t nkey_weights;

@@ -399,9 +399,10 @@ static void summary(const float *histogram, const float *weights, uint32_t value
                     float *sums, float *out)
 {
     for (uint32_t l = 0; l < nlist; l++)
-        sums[l] = 0.0f;
+        sums[l] = 1.0f;
     for (uint32_t v = 0; v < values; v++) {
-        float power = pd_exp_inline(beta * weights[v]);
+        if (weights[v] == 0.0f) continue; /* most values, for most profiles */
+        float power = pd_exp_inline(beta * weights[v]) - 1.0f;
         const float *share = histogram + (size_t)v * nlist;
         for (uint32_t l = 0; l < nlist; l++)
             sums[l] += share[l] * power;
