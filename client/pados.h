@@ -46,7 +46,8 @@ typedef struct pados_options {
 } pados_options;
 
 /* options NULL: defaults. Says hello, so that limits are known: UNAVAILABLE when nobody answers in connect_ms. */
-pados_status pados_open(const char *url, const pados_options *options, pados_client **out, pados_error *error);
+pados_status pados_open(const char *url, const pados_options *options, pados_client **out,
+                        pados_error *error);
 void pados_close(pados_client *client);
 
 typedef struct pados_limits {
@@ -121,7 +122,7 @@ typedef struct pados_search {
     const pados_cap *diversity;
     size_t ndiversity;
     const pados_ids *exclude;
-    size_t nexclude; /* 0, 1 or count */
+    size_t nexclude;        /* 0, 1 or count */
     const float *min_score; /* NULL: none */
     bool explain;
     const char *const *attributes; /* to return */
@@ -146,12 +147,12 @@ typedef struct pados_timing { /* microseconds */
 } pados_timing;
 
 typedef struct pados_result {
-    uint32_t count;          /* queries */
-    size_t hits;             /* of all queries */
-    const uint32_t *counts;  /* [count]; */
-    const size_t *first;     /* [count + 1] where query i's hits start */
-    const uint64_t *ids;     /* [hits] */
-    const float *scores;     /* [hits] */
+    uint32_t count;                       /* queries */
+    size_t hits;                          /* of all queries */
+    const uint32_t *counts;               /* [count]; */
+    const size_t *first;                  /* [count + 1] where query i's hits start */
+    const uint64_t *ids;                  /* [hits] */
+    const float *scores;                  /* [hits] */
     const uint32_t *nprobe, *path, *rung; /* [count], as in the .proto */
     const char *const *rung_segment;      /* [count] or NULL */
     uint64_t version, profile_version, scanned;
@@ -215,15 +216,16 @@ typedef struct pados_push {
     void *progress_context;
 } pados_push;
 /* Sends, commits and waits for the version to serve (or to be staged). *version: its number. */
-pados_status pados_push_run(pados_client *client, const pados_push *push, uint64_t *version, pados_error *error);
+pados_status pados_push_run(pados_client *client, const pados_push *push, uint64_t *version,
+                            pados_error *error);
 
 /* The rest of the administration, one call a command. Replies are the messages of the .proto, as protobuf-c unpacks them
  * (client/proto/pados.pb-c.h); freed with pados_reply_free. request is a Pados__V1__Request with its body set; id, token
  * and deadline are filled in. Goes to the admin listener, which the hello names. */
 struct Pados__V1__Request;
 struct Pados__V1__Reply;
-pados_status pados_admin(pados_client *client, struct Pados__V1__Request *request, struct Pados__V1__Reply **reply,
-                         pados_error *error);
+pados_status pados_admin(pados_client *client, struct Pados__V1__Request *request,
+                         struct Pados__V1__Reply **reply, pados_error *error);
 void pados_reply_free(struct Pados__V1__Reply *reply);
 /* Waits for a job: polls until it is done or failed (its status and message are then returned as the error). */
 pados_status pados_job_wait(pados_client *client, uint64_t job, pados_progress progress, void *context,

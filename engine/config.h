@@ -8,8 +8,9 @@
 #include "status.h"
 
 typedef struct pd_listener_config {
-    char *url;        /* tcp://127.0.0.1:7461, tls+tcp://..., ipc:///path; HTTP: http:// or https://; "" switches it off */
-    char *cert_file;  /* PEM, with key_file: TLS */
+    char *
+        url; /* tcp://127.0.0.1:7461, tls+tcp://..., ipc:///path; HTTP: http:// or https://; "" switches it off */
+    char *cert_file; /* PEM, with key_file: TLS */
     char *key_file;
     char *token_file; /* one token a line; requests must carry one of them */
     int insecure;     /* a public address without TLS and token is allowed */
@@ -18,32 +19,33 @@ typedef struct pd_listener_config {
 typedef struct pd_config {
     char *data_folder;
     pd_listener_config data, admin, http;
-    char *backend; /* "auto", "cpu", "cuda", "reference" */
-    char *isa;     /* "": the best */
-    uint64_t memory;  /* bytes of the slab */
-    uint32_t threads; /* 0: all */
+    char *backend;            /* "auto", "cpu", "cuda", "reference" */
+    char *isa;                /* "": the best */
+    uint64_t memory;          /* bytes of the slab */
+    uint32_t threads;         /* 0: all */
     uint32_t builder_threads; /* 0: all, at idle priority */
-    uint64_t max_message;  /* bytes of one request */
-    uint32_t max_chunk;    /* bytes of a push chunk */
-    uint32_t max_queries;  /* of one request */
-    uint64_t max_hits;     /* queries x k of one request */
-    uint32_t queue_requests; /* the bound of the search queue */
-    uint32_t queue_queries;  /* the same in queries */
-    uint32_t batch_queries;  /* largest batch handed to the device */
-    uint32_t batch_wait_us;  /* longest wait for a batch to fill */
-    uint32_t slice_us;       /* the work of one slice */
+    uint64_t max_message;     /* bytes of one request */
+    uint32_t max_chunk;       /* bytes of a push chunk */
+    uint32_t max_queries;     /* of one request */
+    uint64_t max_hits;        /* queries x k of one request */
+    uint32_t queue_requests;  /* the bound of the search queue */
+    uint32_t queue_queries;   /* the same in queries */
+    uint32_t batch_queries;   /* largest batch handed to the device */
+    uint32_t batch_wait_us;   /* longest wait for a batch to fill */
+    uint32_t slice_us;        /* the work of one slice */
     uint32_t deadline_ms, max_deadline_ms;
     uint32_t send_timeout_ms;
-    uint32_t pipe_requests;  /* in flight from one connection */
-    uint32_t stop_ms;        /* longest drain at SIGTERM */
-    uint32_t keep;           /* versions kept besides the serving one, where the schema does not say */
+    uint32_t pipe_requests; /* in flight from one connection */
+    uint32_t stop_ms;       /* longest drain at SIGTERM */
+    uint32_t keep;          /* versions kept besides the serving one, where the schema does not say */
     uint32_t calibration_queries;
     uint64_t max_push_bytes;
     int log_level; /* 0 error, 1 warning, 2 info, 3 debug */
 } pd_config;
 
 /* path NULL: defaults only. sets: the --set assignments. Freed with pd_config_free. Errors name file, line and key. */
-pd_status pd_config_load(const char *path, const char *const *sets, size_t nsets, pd_config **out, pd_error *err);
+pd_status pd_config_load(const char *path, const char *const *sets, size_t nsets, pd_config **out,
+                         pd_error *err);
 void pd_config_free(pd_config *config);
 
 /* A listener that is not loopback or ipc needs TLS and a token file, or insecure = true; certificate, key and token files

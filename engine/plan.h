@@ -31,17 +31,18 @@ typedef struct pd_want {
 typedef struct pd_plan {
     pd_path path;
     uint32_t nprobe;
-    float spread;       /* estimated: sd of the weights / (a * sd of the similarity) */
-    float recall;       /* that the calibration promises; 0: none (given nprobe, not calibrated, under a filter) */
-    uint32_t *slots;    /* rows from postings, sorted; NULL: none */
+    float spread; /* estimated: sd of the weights / (a * sd of the similarity) */
+    float recall; /* that the calibration promises; 0: none (given nprobe, not calibrated, under a filter) */
+    uint32_t *slots; /* rows from postings, sorted; NULL: none */
     uint32_t nslots;
-    char note[200];     /* a warning for the reply, "" when none: probes widened for a filter, target not reached ... */
+    char note
+        [200]; /* a warning for the reply, "" when none: probes widened for a filter, target not reached ... */
 } pd_plan;
 
 /* INVALID_ARGUMENT: k 0 or over PD_MAX_K, recall outside (0, 1], recall and nprobe both. has_vector: 0 plans attributes
  * alone. Freed with pd_plan_free. */
-pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want, int has_vector,
-                       pd_plan *out, pd_error *err);
+pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
+                       int has_vector, pd_plan *out, pd_error *err);
 void pd_plan_free(pd_plan *plan);
 
 /* Applies diversity caps to hits in order: keeps at most cap.at_most of each value. In place; returns how many are left.

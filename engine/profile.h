@@ -17,7 +17,8 @@ typedef struct pd_profile pd_profile;
 
 /* Parses and checks all that needs no schema. An @include is refused before parsing. Errors name file, line, key.
  * Reference counted: starts at 1. */
-pd_status pd_profile_parse(const char *name, const char *text, size_t length, pd_profile **out, pd_error *err);
+pd_status pd_profile_parse(const char *name, const char *text, size_t length, pd_profile **out,
+                           pd_error *err);
 pd_profile *pd_profile_hold(pd_profile *profile);
 void pd_profile_release(pd_profile *profile); /* NULL is allowed */
 const char *pd_profile_name(const pd_profile *profile);
@@ -39,7 +40,8 @@ typedef struct pd_context {
 } pd_context;
 typedef struct pd_override {
     const char *attribute; /* "similarity" overrides a */
-    const char *value;     /* category value, set member or key; a number attribute: NULL, scales its whole curve */
+    const char
+        *value; /* category value, set member or key; a number attribute: NULL, scales its whole curve */
     float weight;
 } pd_override;
 typedef enum pd_condition_kind {
@@ -63,10 +65,10 @@ typedef struct pd_cap {
 } pd_cap;
 
 typedef struct pd_ask {
-    const pd_context *context;       /* NULL: none */
+    const pd_context *context; /* NULL: none */
     const pd_override *overrides;
     uint32_t noverrides;
-    const pd_condition *conditions;  /* filters of the request, besides the profile's */
+    const pd_condition *conditions; /* filters of the request, besides the profile's */
     uint32_t nconditions;
     const pd_cap *caps; /* replace the profile's where given */
     uint32_t ncaps;
@@ -90,13 +92,13 @@ typedef struct pd_compiled {
 /* profile NULL: no profile (similarity 1). out is filled; freed with pd_compiled_free. The schema must outlive it.
  * INVALID_ARGUMENT naming the thing: unknown attribute or value in an override or filter, a condition that does not fit
  * the type; under strict = true also a context key that the profile does not declare. */
-pd_status pd_compile(const pd_schema *schema, const pd_layout *layout, const pd_profile *profile, const pd_ask *ask,
-                     pd_compiled *out, pd_error *err);
+pd_status pd_compile(const pd_schema *schema, const pd_layout *layout, const pd_profile *profile,
+                     const pd_ask *ask, pd_compiled *out, pd_error *err);
 void pd_compiled_free(pd_compiled *compiled);
 
 /* One line of an explanation. */
 typedef struct pd_term {
-    const char *attribute; /* "similarity" first */
+    const char *attribute;        /* "similarity" first */
     char value[PD_MAX_VALUE + 1]; /* the row's: a category's or members' names, a number, a key */
     float weight;
 } pd_term;
@@ -104,9 +106,10 @@ typedef struct pd_term {
  * tables. bytes/floats/keys: the row's columns. terms: room for nattributes + 1; *count filled. Their sum (in double)
  * is the score to within 1e-5 * (1 + |score|). */
 void pd_explain(const pd_schema *schema, const pd_layout *layout, const pd_compiled *compiled, float score,
-                const uint8_t *bytes, const float *floats, const uint64_t *keys, pd_term *terms, uint32_t *count);
+                const uint8_t *bytes, const float *floats, const uint64_t *keys, pd_term *terms,
+                uint32_t *count);
 /* A row's value of one attribute, for people and replies ("" when unknown). text: [PD_MAX_VALUE * 8]. */
-void pd_attribute_text(const pd_attribute *attribute, const uint8_t *bytes, const float *floats, const uint64_t *keys,
-                       char *text, size_t room);
+void pd_attribute_text(const pd_attribute *attribute, const uint8_t *bytes, const float *floats,
+                       const uint64_t *keys, char *text, size_t room);
 
 #endif

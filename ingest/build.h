@@ -18,15 +18,16 @@
 typedef struct pd_build_input {
     const char *table;
     uint64_t version;
-    const void *rows;      /* [count][dim] of dtype, little-endian; usually a mapped file */
-    pd_dtype dtype;        /* f32, f16, i8 or u8 */
+    const void *rows; /* [count][dim] of dtype, little-endian; usually a mapped file */
+    pd_dtype dtype;   /* f32, f16, i8 or u8 */
     uint64_t count;
     uint32_t dim;
-    const uint64_t *ids;   /* [count]; NULL: 0..count-1 */
-    const char *attributes; /* path of a CSV: header id,NAME,...; NULL: all unknown */
+    const uint64_t *ids;         /* [count]; NULL: 0..count-1 */
+    const char *attributes;      /* path of a CSV: header id,NAME,...; NULL: all unknown */
     const char *attributes_name; /* for messages; NULL: the path */
-    const pd_schema *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
-    uint32_t nlist;        /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
+    const pd_schema
+        *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
+    uint32_t nlist; /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
     uint64_t seed;
     double now; /* when it is built, days since 1970-01-01; 0: now */
 } pd_build_input;

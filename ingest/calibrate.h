@@ -16,8 +16,8 @@
 #define PD_CALIBRATION_QUERIES 2500u
 
 /* The searches of a calibration go through the caller, so that an engine can run them at the lowest priority. */
-typedef pd_status (*pd_search_through)(void *context, const pd_query *queries, uint32_t count, pd_answer *answers,
-                                       pd_error *err);
+typedef pd_status (*pd_search_through)(void *context, const pd_query *queries, uint32_t count,
+                                       pd_answer *answers, pd_error *err);
 
 typedef struct pd_calibrate_input {
     const pd_version *version;
@@ -26,15 +26,15 @@ typedef struct pd_calibrate_input {
      * finds itself, so each is excluded from its own answers, the exact and the measured). */
     const float *queries;
     uint32_t count;
-    const char *source;   /* what to call them */
-    pd_device *device;    /* for the exact side (a builder's own, idle) */
+    const char *source; /* what to call them */
+    pd_device *device;  /* for the exact side (a builder's own, idle) */
     pd_search_through search;
     void *search_context;
     uint64_t seed;
 } pd_calibrate_input;
 
-pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_progress progress, void *context,
-                       pd_error *err);
+pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_progress progress,
+                       void *context, pd_error *err);
 
 /* Attributes that one drawn weight table weighs at most: what a profile's terms touch for one context. */
 #define PD_WEIGHED_ATTRIBUTES 4u
@@ -50,7 +50,7 @@ float pd_weights_sd(const pd_resident *resident, const float *weights);
 /* The nprobe that promises recall at k and spread: the largest of the neighbouring bands', interpolated along the lower bounds;
  * between spreads the larger of the two neighbours is interpolated linearly in the spread. nlist when nothing measured
  * reaches it (then *reached = 0). Over the last spread measured the nprobe of that one grows with the square of the spread. */
-uint32_t pd_calibrated_nprobe(const pd_calibration *calibration, uint32_t nlist, uint32_t k, float spread, float recall,
-                              int *reached);
+uint32_t pd_calibrated_nprobe(const pd_calibration *calibration, uint32_t nlist, uint32_t k, float spread,
+                              float recall, int *reached);
 
 #endif

@@ -82,7 +82,8 @@ pd_status pd_read_ids(const char *path, uint64_t **ids, uint64_t *count, pd_erro
 const int64_t *pd_reader_ids(const pd_reader *reader);
 
 /* Writes .npy version 1.0, little-endian, C order. data: [rows][dim]; dim 0 writes a 1-d array. */
-pd_status pd_write_npy(const char *path, pd_dtype dtype, uint64_t rows, uint32_t dim, const void *data, pd_error *err);
+pd_status pd_write_npy(const char *path, pd_dtype dtype, uint64_t rows, uint32_t dim, const void *data,
+                       pd_error *err);
 
 /* f32 -> f16 (round to nearest even) and back live in kernels/f16.h. */
 

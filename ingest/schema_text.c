@@ -129,8 +129,8 @@ pd_status pd_schema_text(const pd_schema *schema, char **text, pd_error *err)
     *text = NULL;
     const pd_attribute *bad = not_finite(schema);
     if (bad)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\" has a knot or representative that is not finite",
-                       bad->name);
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "attribute \"%s\" has a knot or representative that is not finite", bad->name);
     FILE *out = open_memstream(text, &length);
     if (!out) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a schema's text");
     write_schema(out, schema);

@@ -16,7 +16,7 @@ typedef struct pd_train_options {
 
 /* sample: [count][dim] f32, count >= nlist. centroids: [nlist][dim], the caller's.
  * INVALID_ARGUMENT when count < nlist, INTERNAL with FAISS's own words when it fails. */
-pd_status pd_train_centroids(const pd_train_options *options, uint64_t count, uint32_t dim, const float *sample,
-                             float *centroids, pd_error *err);
+pd_status pd_train_centroids(const pd_train_options *options, uint64_t count, uint32_t dim,
+                             const float *sample, float *centroids, pd_error *err);
 
 #endif

@@ -25,25 +25,25 @@
 /* Recall curves measured when the version was built. Bands of k: 1, 10, 100, 1000 (those not over the rows). */
 #define PD_BANDS   4
 #define PD_SPREADS 5
-extern const uint32_t pd_band_k[PD_BANDS];     /* 1, 10, 100, 1000 */
-extern const float pd_spread_at[PD_SPREADS];   /* 0, 0.1, 0.3, 0.5, 1.0 */
+extern const uint32_t pd_band_k[PD_BANDS];   /* 1, 10, 100, 1000 */
+extern const float pd_spread_at[PD_SPREADS]; /* 0, 0.1, 0.3, 0.5, 1.0 */
 #define PD_CURVE_POINTS 24
 
 typedef struct pd_curve {
     uint32_t points;
     struct {
         uint32_t nprobe;
-        float recall; /* mean over the sample */
-        float lower;  /* one-sided 95% lower confidence bound of the mean */
+        float recall;      /* mean over the sample */
+        float lower;       /* one-sided 95% lower confidence bound of the mean */
     } at[PD_CURVE_POINTS]; /* nprobe ascending */
 } pd_curve;
 
 typedef struct pd_calibration {
-    int measured;          /* 0: nothing was calibrated (look-up tables, empty tables) */
-    uint32_t queries;      /* in the sample */
+    int measured;                  /* 0: nothing was calibrated (look-up tables, empty tables) */
+    uint32_t queries;              /* in the sample */
     char source[PD_MAX_NAME + 16]; /* where they came from: "households", "file", "held-out rows" */
-    float similarity_sd;   /* standard deviation of the similarity over all rows, mean over the sample */
-    float residual_sd;     /* the same within a list */
+    float similarity_sd; /* standard deviation of the similarity over all rows, mean over the sample */
+    float residual_sd;   /* the same within a list */
     pd_curve curves[PD_BANDS][PD_SPREADS]; /* points = 0: not measured */
 } pd_calibration;
 
@@ -58,9 +58,9 @@ typedef struct pd_version_info {
     pd_layout layout;
     uint64_t rows;
     uint32_t npages;
-    double created;   /* days since 1970-01-01 */
+    double created; /* days since 1970-01-01 */
     uint64_t disk_bytes;
-    pd_lists lists;   /* in memory, owned by the version */
+    pd_lists lists;            /* in memory, owned by the version */
     const uint32_t *page_list; /* [npages] the list of each page */
     const pd_calibration *calibration;
     /* Segment means: for category attribute i of the schema, means[i] is [nvalues][dim] with counts[i][nvalues]; NULL
@@ -86,11 +86,13 @@ pd_status pd_version_load(const pd_version *version, pd_index *index, pd_page_vi
 
 /* Exact search over the source rows on disk by a device's exact slots: streams source.bin beside pages.bin in bounded
  * pieces, checking sums. Queries as for pd_exact_begin. *scanned: rows looked at. */
-pd_status pd_version_exact(const pd_version *version, pd_device *device, const pd_query *queries, uint32_t count,
-                           pd_answer *answers, pd_progress progress, void *context, pd_error *err);
+pd_status pd_version_exact(const pd_version *version, pd_device *device, const pd_query *queries,
+                           uint32_t count, pd_answer *answers, pd_progress progress, void *context,
+                           pd_error *err);
 
 /* Source rows of slots, from disk. rows: [n][dim] f32. */
-pd_status pd_version_source(const pd_version *version, const uint32_t *slots, uint32_t n, float *rows, pd_error *err);
+pd_status pd_version_source(const pd_version *version, const uint32_t *slots, uint32_t n, float *rows,
+                            pd_error *err);
 
 /* Writes calibration.json (tmp, sync, rename). */
 pd_status pd_version_set_calibration(const char *folder, const pd_calibration *calibration, pd_error *err);

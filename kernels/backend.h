@@ -48,8 +48,8 @@ typedef struct pd_device_info {
 
 typedef struct pd_index_spec {
     pd_shape shape;
-    uint32_t npages;      /* to reserve, spare ones included */
-    const char *name;     /* for messages: "products@7" */
+    uint32_t npages;  /* to reserve, spare ones included */
+    const char *name; /* for messages: "products@7" */
 } pd_index_spec;
 
 /* The inverted lists of an index. Everything is copied. */
@@ -61,7 +61,8 @@ typedef struct pd_lists {
     /* Weight summaries: [layout.weights][nlist], the share of each list's rows that hold each value of each byte
      * column. NULL: none (no byte columns). */
     const float *histograms;
-    float beta; /* sharpness of the summary (score units^-1), see pd_query.weights; 0: summaries are not used */
+    float
+        beta; /* sharpness of the summary (score units^-1), see pd_query.weights; 0: summaries are not used */
 } pd_lists;
 
 typedef enum pd_page_kind { PD_PAGES_MAIN = 0, PD_PAGES_REFINE = 1 } pd_page_kind;
@@ -80,8 +81,8 @@ typedef struct pd_byte_test {
     uint64_t allow[4]; /* bit v: value v passes */
 } pd_byte_test;
 typedef struct pd_range_test {
-    uint32_t column;  /* float column; NaN never passes */
-    float low, high;  /* both inclusive; +-infinity: open */
+    uint32_t column; /* float column; NaN never passes */
+    float low, high; /* both inclusive; +-infinity: open */
 } pd_range_test;
 typedef struct pd_set_test {
     uint32_t column; /* the first of the set's 8 byte columns */
@@ -91,7 +92,7 @@ typedef struct pd_set_test {
 } pd_set_test;
 typedef struct pd_key_test {
     uint32_t column;
-    int negate;             /* 0: the key is one of values (0 never passes); 1: it is none of them (0 passes) */
+    int negate; /* 0: the key is one of values (0 never passes); 1: it is none of them (0 passes) */
     uint32_t count;
     const uint64_t *values; /* sorted, distinct */
 } pd_key_test;
@@ -105,24 +106,25 @@ typedef struct pd_filter {
 
 /* One query. Pointers are borrowed for the call; queries may share what they point at. */
 typedef struct pd_query {
-    const float *vector; /* [dim]; NULL: ordered by attributes alone (every row is looked at, probes are not used) */
-    float similarity;    /* a >= 0 */
+    const float
+        *vector; /* [dim]; NULL: ordered by attributes alone (every row is looked at, probes are not used) */
+    float similarity; /* a >= 0 */
     /* The weight table: [layout.weights], NULL: all zero. Where the lists have summaries, the order in which lists are
      * probed is list term * a + the sum over byte columns of log(1 + sum_v p(v) (exp(beta W(v)) - 1)) / beta. */
     const float *weights;
     const pd_key_weight *key_weights; /* grouped by column ascending, values distinct */
     uint32_t nkey_weights;
-    const pd_filter *filter;  /* NULL: none */
-    const uint64_t *exclude;  /* row ids that must not come back, sorted */
+    const pd_filter *filter; /* NULL: none */
+    const uint64_t *exclude; /* row ids that must not come back, sorted */
     uint32_t nexclude;
     /* Slots scored besides the probed lists (from postings): sorted, distinct. A slot in a probed list is not scored
      * twice. */
     const uint32_t *slots;
     uint32_t nslots;
-    uint32_t nprobe;          /* 0: only the slots above; >= nlist: every list */
-    const uint32_t *probes;   /* forces the lists to probe: [nprobe] distinct; NULL: the coarse step chooses */
-    uint32_t k;               /* 1..PD_MAX_DEPTH */
-    float min_score;          /* -infinity: none */
+    uint32_t nprobe;        /* 0: only the slots above; >= nlist: every list */
+    const uint32_t *probes; /* forces the lists to probe: [nprobe] distinct; NULL: the coarse step chooses */
+    uint32_t k;             /* 1..PD_MAX_DEPTH */
+    float min_score;        /* -infinity: none */
 } pd_query;
 
 typedef struct pd_hit {
@@ -133,11 +135,11 @@ typedef struct pd_hit {
 
 /* One answer. hits and probes are the caller's. */
 typedef struct pd_answer {
-    pd_hit *hits;      /* [query.k]: score descending, id ascending */
-    uint32_t count;    /* hits filled */
-    uint32_t nprobe;   /* lists probed */
-    uint32_t *probes;  /* NULL, or [min(nprobe, nlist)]: receives the lists probed, best first */
-    uint64_t scanned;  /* rows whose code was looked at */
+    pd_hit *hits;     /* [query.k]: score descending, id ascending */
+    uint32_t count;   /* hits filled */
+    uint32_t nprobe;  /* lists probed */
+    uint32_t *probes; /* NULL, or [min(nprobe, nlist)]: receives the lists probed, best first */
+    uint64_t scanned; /* rows whose code was looked at */
 } pd_answer;
 
 typedef struct pd_timing {
@@ -153,7 +155,8 @@ static inline uint32_t pd_refine_depth(uint32_t k)
 /* Rows of full precision beside their pages, for exact search. */
 typedef struct pd_block {
     uint32_t npages;
-    const void *pages;   /* [npages][layout.page_bytes]: terms (liveness), ids and columns are read, codes are not */
+    const void
+        *pages; /* [npages][layout.page_bytes]: terms (liveness), ids and columns are read, codes are not */
     const void *rows;    /* [npages * PD_PAGE_ROWS][dim], row-major */
     pd_refine dtype;     /* of rows: PD_REFINE_F32 or PD_REFINE_F16 */
     uint32_t first_page; /* page number of the first, for slots */
@@ -161,11 +164,11 @@ typedef struct pd_block {
 
 /* What gather may return; NULL pointers are not filled. n slots, in the order given. */
 typedef struct pd_rows {
-    float *vectors;   /* [n][dim] decoded */
-    uint64_t *ids;    /* [n] */
-    uint8_t *bytes;   /* [n][nbytes] */
-    float *floats;    /* [n][nfloats] */
-    uint64_t *keys;   /* [n][nkeys] */
+    float *vectors; /* [n][dim] decoded */
+    uint64_t *ids;  /* [n] */
+    uint8_t *bytes; /* [n][nbytes] */
+    float *floats;  /* [n][nfloats] */
+    uint64_t *keys; /* [n][nkeys] */
 } pd_rows;
 
 /* ------------------------------------------------------------------------------------------------ the slots --- */
@@ -185,8 +188,8 @@ struct pd_backend {
     /* Mandatory. Page writes go through a window: *memory is host memory for *count <= count consecutive pages from
      * first (the slab itself on a CPU, pinned staging on a GPU), filled by the caller, taken in by page_commit. One
      * window at a time. */
-    pd_status (*page_window)(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count, void **memory,
-                             uint32_t *got, pd_error *err);
+    pd_status (*page_window)(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count,
+                             void **memory, uint32_t *got, pd_error *err);
     pd_status (*page_commit)(pd_index *index, pd_error *err);
     /* Mandatory where nlist > 0. May be called again: the new lists replace the old. */
     pd_status (*set_lists)(pd_index *index, const pd_lists *lists, pd_error *err);
@@ -195,20 +198,21 @@ struct pd_backend {
     pd_status (*search)(pd_index *index, const pd_query *queries, uint32_t count, pd_answer *answers,
                         pd_timing *timing, pd_error *err);
     /* Mandatory. A slot without a row is OUT_OF_RANGE. */
-    pd_status (*gather)(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows, pd_error *err);
+    pd_status (*gather)(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows,
+                        pd_error *err);
 
     /* Mandatory. Exact search: begin, any number of blocks, end (which also frees; answers NULL: just free). Slots,
      * nprobe and probes of the queries are ignored; every live row of the blocks is scored from its full-precision
      * row by the refine formula. queries and what they point at live until end. */
-    pd_status (*exact_begin)(pd_device *device, const pd_shape *shape, const pd_query *queries, uint32_t count,
-                             pd_exact **out, pd_error *err);
+    pd_status (*exact_begin)(pd_device *device, const pd_shape *shape, const pd_query *queries,
+                             uint32_t count, pd_exact **out, pd_error *err);
     pd_status (*exact_block)(pd_exact *exact, const pd_block *block, pd_error *err);
     pd_status (*exact_end)(pd_exact *exact, pd_answer *answers, pd_error *err);
 
     /* Mandatory. The nearest centroid by l2 of each row, whatever the metric (ties: the smaller list).
      * centroids: [nlist][dim], rows: [n][dim], lists: [n]. */
-    pd_status (*assign)(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim, const float *rows,
-                        uint64_t n, uint32_t *lists, pd_error *err);
+    pd_status (*assign)(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                        const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
     /* Optional (NULL: the host trains with FAISS). sample: [n][dim], centroids: [nlist][dim]. */
     pd_status (*train)(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
                        uint64_t seed, float *centroids, pd_error *err);
@@ -231,7 +235,8 @@ struct pd_index {
     uint32_t npages; /* reserved */
 };
 
-pd_status pd_device_open(const char *backend, const pd_device_options *options, pd_device **out, pd_error *err);
+pd_status pd_device_open(const char *backend, const pd_device_options *options, pd_device **out,
+                         pd_error *err);
 void pd_device_close(pd_device *device); /* NULL is allowed */
 void pd_device_info_of(const pd_device *device, pd_device_info *info);
 /* Bytes of the slab that an index of this spec takes. */
@@ -246,7 +251,8 @@ pd_status pd_index_set_lists(pd_index *index, const pd_lists *lists, pd_error *e
  * timing may be NULL. */
 pd_status pd_index_search(pd_index *index, const pd_query *queries, uint32_t count, pd_answer *answers,
                           pd_timing *timing, pd_error *err);
-pd_status pd_index_gather(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows, pd_error *err);
+pd_status pd_index_gather(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows,
+                          pd_error *err);
 pd_status pd_exact_begin(pd_device *device, const pd_shape *shape, const pd_query *queries, uint32_t count,
                          pd_exact **out, pd_error *err);
 pd_status pd_exact_block(pd_device *device, pd_exact *exact, const pd_block *block, pd_error *err);

@@ -63,8 +63,8 @@ typedef struct pd_layout {
     size_t page_bytes;                                   /* a multiple of 64 */
     size_t refine_bytes;                                 /* of a refine page; 0 without refine */
     uint32_t dim4;                                       /* dim rounded up to a multiple of 4 */
-    uint32_t weights;                                    /* floats in a query's weight table: the sum of sizes */
-    uint32_t weight_at[PD_MAX_BYTES];                    /* where column c's entries start in it */
+    uint32_t weights;                 /* floats in a query's weight table: the sum of sizes */
+    uint32_t weight_at[PD_MAX_BYTES]; /* where column c's entries start in it */
 } pd_layout;
 
 /* INVALID_ARGUMENT naming what is wrong: dim 0 or over PD_MAX_DIM, too many columns, a size over 256,

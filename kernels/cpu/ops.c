@@ -183,8 +183,10 @@ INLINE four_floats four_lanes(const float *lane)
 INLINE four_floats add_four(const float *a, const float *b, const float *c, const float *d)
 {
     four_floats va = four_lanes(a), vb = four_lanes(b), vc = four_lanes(c), vd = four_lanes(d);
-    four_floats ab = __builtin_shufflevector(va, vb, 0, 4, 1, 5) + __builtin_shufflevector(va, vb, 2, 6, 3, 7);
-    four_floats cd = __builtin_shufflevector(vc, vd, 0, 4, 1, 5) + __builtin_shufflevector(vc, vd, 2, 6, 3, 7);
+    four_floats ab =
+        __builtin_shufflevector(va, vb, 0, 4, 1, 5) + __builtin_shufflevector(va, vb, 2, 6, 3, 7);
+    four_floats cd =
+        __builtin_shufflevector(vc, vd, 0, 4, 1, 5) + __builtin_shufflevector(vc, vd, 2, 6, 3, 7);
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
