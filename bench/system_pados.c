@@ -141,7 +141,7 @@ static pd_status through(void *context, const pd_query *queries, uint32_t count,
     return pd_index_search(context, queries, count, answers, NULL, err);
 }
 
-/* Loads, calibrates, and loads again with the curves. */
+/* Loads and calibrates. */
 static pd_status calibrate(bench_pados *p, pd_error *err)
 {
     pd_status status = pd_resident_open(p->version, p->device, 0, &p->resident, err);
@@ -160,17 +160,9 @@ static pd_status calibrate(bench_pados *p, pd_error *err)
     double start = bench_now();
     status = pd_calibrate(&input, curves, quiet, NULL, err);
     p->calibrate_s = bench_now() - start;
-    char path[300];
-    snprintf(path, sizeof path, "%s/v1", p->folder);
-    if (!status) status = pd_version_set_calibration(path, curves, err);
+    if (!status) status = pd_version_adopt_calibration(p->version, curves, err);
     free(curves);
-    if (status) return status;
-    pd_resident_close(p->resident);
-    p->resident = NULL;
-    pd_version_close(p->version);
-    p->version = NULL;
-    if ((status = pd_version_open(path, &p->version, err))) return status;
-    return pd_resident_open(p->version, p->device, 0, &p->resident, err);
+    return status;
 }
 
 static const uint64_t *sorted_by;

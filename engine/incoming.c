@@ -175,9 +175,7 @@ pd_status pd_incoming_calibrate(pd_incoming *in, pd_job *job, const pd_sample *q
                                     .seed = SEED};
         status = pd_calibrate(&input, measured, calibrate_progress, &t, err);
     }
-    if (!status) status = pd_version_set_calibration(info->folder, measured, err);
-    /* The version was opened before there were curves: the copy in its memory, which nobody reads yet, learns them too. */
-    if (!status) *(pd_calibration *)info->calibration = *measured;
+    if (!status) status = pd_version_adopt_calibration(in->box->served.version, measured, err);
     free(measured);
     pd_sample_free(&own);
     return status;

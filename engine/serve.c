@@ -359,7 +359,7 @@ static void turn_away(pd_server *server, pd_crowd crowd, char *text, size_t room
     pd_executor_stats stats;
     pd_executor_stats_of(server->executor, &stats);
     uint32_t share = config->queue_requests / 2 / crowd.active;
-    if (share == 0) share = 1;
+    if (share < 2) share = 2; /* the last reply of a client that asks again may still be on its way out */
     if (crowd.in_flight > share && stats.requests >= config->queue_requests / 8)
         snprintf(
             text, room,

@@ -238,3 +238,10 @@ void pd_version_close(pd_version *v)
     pd_schema_free(v->schema);
     free(v);
 }
+
+pd_status pd_version_adopt_calibration(pd_version *v, const pd_calibration *calibration, pd_error *err)
+{
+    pd_status status = pd_version_set_calibration(v->folder, calibration, err);
+    if (!status) v->calibration = *calibration;
+    return status;
+}

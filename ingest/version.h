@@ -96,6 +96,8 @@ pd_status pd_version_source(const pd_version *version, const uint32_t *slots, ui
 
 /* Writes calibration.json (tmp, sync, rename). */
 pd_status pd_version_set_calibration(const char *folder, const pd_calibration *calibration, pd_error *err);
+/* The same for an opened version, which keeps it from then on. Nobody else may be reading the version's calibration yet. */
+pd_status pd_version_adopt_calibration(pd_version *version, const pd_calibration *calibration, pd_error *err);
 
 /* Publishing by rename; small text files of the catalog ("CURRENT"). Both sync file and folder. */
 pd_status pd_file_replace(const char *path, const void *bytes, size_t length, pd_error *err);
