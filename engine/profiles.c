@@ -221,7 +221,6 @@ pd_status pd_profiles_put(pd_catalog *catalog, const char *file, const char *tex
     status = pd_name_check("profile", pd_profile_name(profile), err);
     if (!status) status = pd_name_check("table", pd_profile_table(profile), err);
     if (!status) status = check_fit(catalog, profile, err);
-    if (status) pd_prefix(err, "%.200s", file);
     pthread_mutex_lock(&catalog->profiles.writing);
     if (!status) status = store(catalog, profile, out, err);
     pthread_mutex_unlock(&catalog->profiles.writing);
@@ -314,7 +313,11 @@ pd_status pd_profiles_open(pd_catalog *catalog, pd_error *err)
     struct dirent *entry;
     while (!status && (errno = 0, entry = readdir(dir)) != NULL) {
         pd_error odd;
-        if (entry->d_name[0] != '.' && pd_name_check("profile", entry->d_name, &odd) == PD_OK)
+        struct stat about;
+        if (entry->d_name[0] == '.' || pd_name_check("profile", entry->d_name, &odd) != PD_OK) continue;
+        if (fstatat(dirfd(dir), entry->d_name, &about, 0) == 0 && !S_ISDIR(about.st_mode))
+            pd_log(PD_LOG_WARNING, "%s/%s is no folder and is passed over", folder, entry->d_name);
+        else
             status = learn(catalog, entry->d_name, err);
     }
     if (!status && errno) status = pd_fail_errno(err, "read the folder", folder);

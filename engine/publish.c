@@ -226,13 +226,34 @@ void pd_incoming_stage(pd_incoming *in)
     in->box = NULL; /* the table's now */
 }
 
-static pd_status write_current(pd_catalog *catalog, const char *table, uint64_t number, pd_error *err)
+/* The way back from number, once it serves: what serves now, then what served before that. In a rollback the table goes that
+ * way itself: what it left, and passed over, is off it. Returns how many; before: [PD_WAY_BACK]. */
+static uint32_t way_back(pd_table *table, uint64_t serving, uint64_t number, int back, uint64_t *before)
 {
-    char folder[PD_PATH_ROOM], path[PD_PATH_ROOM], text[32];
+    uint32_t count = 0, from = 0;
+    if (serving && serving != number && !back) before[count++] = serving;
+    for (uint32_t i = 0; back && i < table->nbefore; i++)
+        if (table->before[i] == number) from = i + 1;
+    for (uint32_t i = from; i < table->nbefore && count < PD_WAY_BACK; i++) {
+        uint64_t one = table->before[i];
+        if (one != number && one != serving && pd_table_version(table, one)) before[count++] = one;
+    }
+    return count;
+}
+
+/* CURRENT: the version that serves, then the way back. */
+static pd_status write_current(pd_catalog *catalog, const char *table, uint64_t number,
+                               const uint64_t *before, uint32_t nbefore, pd_error *err)
+{
+    char folder[PD_PATH_ROOM], path[PD_PATH_ROOM], text[32 * (1 + PD_WAY_BACK)];
     pd_table_folder(catalog, table, folder);
     pd_status status = pd_path_join(path, folder, "CURRENT", err);
-    int length = snprintf(text, sizeof text, "%" PRIu64 "\n", number);
-    return status ? status : pd_file_replace(path, text, (size_t)length, err);
+    if (status) return status;
+    size_t length = (size_t)snprintf(text, sizeof text, "%" PRIu64, number);
+    for (uint32_t i = 0; i < nbefore; i++)
+        length += (size_t)snprintf(text + length, sizeof text - length, " %" PRIu64, before[i]);
+    text[length++] = '\n';
+    return pd_file_replace(path, text, length, err);
 }
 
 pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t number, pd_error *err)
@@ -244,22 +265,38 @@ pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t num
     return pd_folder_remove(gone, err);
 }
 
-/* Kept versions beyond what the schema keeps go: the one that served last stays longest, then the newest. previous: that one,
- * 0: none. */
-static void prune(pd_catalog *catalog, const char *table_name, uint64_t previous)
+/* Who goes next: the oldest that is not on the way back, then the way's far end. 0: nobody is kept. *kept: how many are. */
+static uint64_t next_to_go(const pd_table *table, uint32_t *kept)
+{
+    uint64_t aside = 0, farthest = 0;
+    uint32_t far_place = 0;
+    *kept = 0;
+    for (uint32_t i = 0; i < table->nversions; i++) {
+        const pd_known *known = &table->versions[i];
+        if (known->state == PD_SERVING || known->state == PD_STAGED) continue;
+        ++*kept;
+        uint32_t place = 1;
+        while (place <= table->nbefore && table->before[place - 1] != known->number)
+            place++;
+        if (place > table->nbefore) {
+            if (!aside) aside = known->number;
+        } else if (place > far_place) {
+            far_place = place;
+            farthest = known->number;
+        }
+    }
+    return aside ? aside : farthest;
+}
+
+/* Kept versions beyond what the schema keeps go. */
+static void prune(pd_catalog *catalog, const char *table_name)
 {
     for (;;) {
-        uint64_t victim = 0;
-        uint32_t kept = 0;
+        uint32_t kept;
         pthread_mutex_lock(&catalog->mutex);
         pd_table *table = pd_table_find(catalog, table_name);
         uint32_t keep = table->serving ? table->serving->served.info->schema->keep : UINT32_MAX;
-        for (uint32_t i = 0; i < table->nversions; i++) {
-            const pd_known *known = &table->versions[i];
-            if (known->state == PD_SERVING || known->state == PD_STAGED) continue;
-            kept++;
-            if (!victim && (known->number != previous || keep == 0)) victim = known->number; /* the oldest */
-        }
+        uint64_t victim = next_to_go(table, &kept);
         if (kept <= keep) victim = 0;
         if (victim) pd_table_forget(table, victim);
         pthread_mutex_unlock(&catalog->mutex);
@@ -290,12 +327,17 @@ static void tell_misfit(void *context, const char *profile, const char *why)
 pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
 {
     pd_catalog *catalog = in->catalog;
-    pd_status status = write_current(catalog, in->table, in->number, err);
-    if (status) return status;
+    uint64_t before_it[PD_WAY_BACK];
     pthread_mutex_lock(&catalog->mutex);
     pd_table *table = pd_table_find(catalog, in->table);
+    uint64_t previous = table->serving ? table->serving->served.number : in->drained;
+    uint32_t count = way_back(table, previous, in->number, in->back, before_it);
+    pthread_mutex_unlock(&catalog->mutex);
+    pd_status status = write_current(catalog, in->table, in->number, before_it, count, err);
+    if (status) return status;
+    pthread_mutex_lock(&catalog->mutex);
+    table = pd_table_find(catalog, in->table);
     pd_box *old = table->serving;
-    uint64_t previous = old ? old->served.number : in->drained;
     pd_known *before = previous ? pd_table_version(table, previous) : NULL;
     if (before) before->state = PD_KEPT;
     pd_known *known = pd_table_version(table, in->number);
@@ -303,6 +345,8 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
     known->problem[0] = 0;
     table->serving = in->box;
     table->current = in->number;
+    table->nbefore = count;
+    memcpy(table->before, before_it, count * sizeof *before_it);
     table->swapping = 0;
     table->problem[0] = 0;
     pthread_mutex_unlock(&catalog->mutex);
@@ -318,7 +362,7 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
         pd_profiles_misfits(catalog, in->table, served->info->schema, tell_misfit, &context);
         pd_catalog_release(served);
     }
-    prune(catalog, in->table, previous);
+    prune(catalog, in->table);
     return PD_OK;
 }
 
@@ -368,7 +412,7 @@ static pd_status look_up(pd_catalog *catalog, const char *table_name, uint64_t n
     return status;
 }
 
-static pd_status publish(pd_catalog *catalog, pd_job *job, uint64_t number, pd_error *err)
+static pd_status publish(pd_catalog *catalog, pd_job *job, uint64_t number, int back, pd_error *err)
 {
     pd_known known;
     pd_job_context context = {catalog, job};
@@ -384,6 +428,7 @@ static pd_status publish(pd_catalog *catalog, pd_job *job, uint64_t number, pd_e
     }
     if (!status && pd_job_progress(&context, "switch", 0, 1))
         status = pd_fail(err, PD_CANCELLED, "the job was cancelled before the switch");
+    in.back = back;
     if (!status) status = pd_incoming_switch(&in, job, err);
     if (!status) forget_staged(catalog, job->table, number);
     pd_incoming_end(&in);
@@ -392,19 +437,21 @@ static pd_status publish(pd_catalog *catalog, pd_job *job, uint64_t number, pd_e
 
 pd_status pd_job_publish(pd_catalog *catalog, pd_job *job, pd_error *err)
 {
-    return publish(catalog, job, job->version, err);
+    return publish(catalog, job, job->version, 0, err);
 }
 
-/* The newest kept version before the serving one; 0: none. */
+/* The version that served before the serving one, and is whole; 0: none. Not the newest: that one may never have served, or may
+ * be what the last rollback left. */
 static uint64_t version_before(pd_catalog *catalog, const char *table_name, uint64_t *serving)
 {
     uint64_t found = 0;
     pthread_mutex_lock(&catalog->mutex);
     pd_table *table = pd_table_find(catalog, table_name);
     *serving = table && table->serving ? table->serving->served.number : 0;
-    for (uint32_t i = 0; table && i < table->nversions; i++)
-        if (table->versions[i].state == PD_KEPT && table->versions[i].number < *serving)
-            found = table->versions[i].number;
+    for (uint32_t i = 0; table && !found && i < table->nbefore; i++) {
+        const pd_known *known = pd_table_version(table, table->before[i]);
+        if (known && known->number != *serving && known->state == PD_KEPT) found = known->number;
+    }
     pthread_mutex_unlock(&catalog->mutex);
     return found;
 }
@@ -416,12 +463,12 @@ pd_status pd_job_rollback(pd_catalog *catalog, pd_job *job, pd_error *err)
         if (!serving)
             return pd_fail(err, PD_FAILED_PRECONDITION, "no version of table \"%s\" serves", job->table);
         if (!number)
-            return pd_fail(err, PD_FAILED_PRECONDITION, "table \"%s\" keeps no version older than %" PRIu64,
-                           job->table, serving);
+            return pd_fail(err, PD_FAILED_PRECONDITION,
+                           "table \"%s\" keeps no version that served before %" PRIu64, job->table, serving);
         pthread_mutex_lock(&catalog->mutex);
         job->version = number;
         pthread_mutex_unlock(&catalog->mutex);
-        pd_status status = publish(catalog, job, number, err);
+        pd_status status = publish(catalog, job, number, 1, err);
         pd_known known;
         if (status != PD_DATA_LOSS || look_up(catalog, job->table, number, &known, NULL) ||
             known.state != PD_BROKEN)
@@ -433,11 +480,18 @@ pd_status pd_job_rollback(pd_catalog *catalog, pd_job *job, pd_error *err)
 
 /* --------------------------------------------------------------------------------------------------- start --- */
 
-/* The version to try: the current one, then older ones. 0: there is none left. */
-static uint64_t next_to_try(const pd_table *table, uint64_t below)
+/* The version to try: the current one, then the way back, then what is older. Those that failed are broken by now. 0: there is
+ * none left. */
+static uint64_t next_to_try(pd_table *table)
 {
+    const pd_known *known = pd_table_version(table, table->current);
+    if (known && known->state == PD_KEPT) return known->number;
+    for (uint32_t i = 0; i < table->nbefore; i++) {
+        known = pd_table_version(table, table->before[i]);
+        if (known && known->state == PD_KEPT) return known->number;
+    }
     for (uint32_t i = table->nversions; i-- > 0;)
-        if (table->versions[i].number < below && table->versions[i].state == PD_KEPT)
+        if (table->versions[i].number < table->current && table->versions[i].state == PD_KEPT)
             return table->versions[i].number;
     return 0;
 }
@@ -445,8 +499,7 @@ static uint64_t next_to_try(const pd_table *table, uint64_t below)
 static void restore_table(pd_catalog *catalog, pd_table *table)
 {
     if (!table->current) return;
-    uint64_t below = table->current == UINT64_MAX ? UINT64_MAX : table->current + 1;
-    for (uint64_t number; (number = next_to_try(table, below)) != 0; below = number) {
+    for (uint64_t number; (number = next_to_try(table)) != 0;) {
         pd_box *box = NULL;
         pd_error err = {0};
         pd_status status = open_box(catalog, table->name, number, &box, &err);

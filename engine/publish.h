@@ -14,6 +14,7 @@ typedef struct pd_incoming {
     uint64_t number;
     pd_box *box;      /* held here; NULL: not loaded */
     uint64_t drained; /* the version taken out of service to make room; 0: none */
+    int back;         /* a rollback: what serves until now does not join the way back */
 } pd_incoming;
 
 /* Opens and loads a version: RESOURCE_EXHAUSTED when it does not fit, DATA_LOSS when it is corrupt (it is then marked
@@ -30,7 +31,7 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err);
 /* After a failure or at the end: lets go of what is held; a version that was taken out is loaded again. */
 void pd_incoming_end(pd_incoming *in);
 
-/* Start: loads each table's current version, or the newest older one that loads. */
+/* Start: loads each table's current version; where that does not load, the one that served before it, and so on. */
 void pd_publish_restore(pd_catalog *catalog);
 
 /* A version's folder goes: renamed first, so that a crash leaves no half of it under its name. */

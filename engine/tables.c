@@ -12,6 +12,9 @@
 #include "catalog_impl.h"
 #include "log.h"
 
+#define MAX_VERSION   (UINT64_C(1) << 53) /* no table comes near it, and one more is still a number */
+#define CURRENT_BYTES (32u * (1 + PD_WAY_BACK))
+
 const char *pd_version_state_name(pd_version_state state)
 {
     static const char *const names[] = {"kept", "staged", "serving", "broken"};
@@ -185,7 +188,7 @@ static uint64_t version_number(const char *name)
     if (name[0] != 'v' || strlen(name) < 9 || strspn(name + 1, "0123456789") != strlen(name) - 1) return 0;
     errno = 0;
     uint64_t number = strtoull(name + 1, NULL, 10);
-    return errno ? 0 : number;
+    return errno || number >= MAX_VERSION ? 0 : number;
 }
 
 static pd_status learn_version(pd_catalog *catalog, pd_table *table, uint64_t number, pd_error *err)
@@ -214,6 +217,25 @@ static pd_status learn_version(pd_catalog *catalog, pd_table *table, uint64_t nu
     return PD_OK;
 }
 
+/* The numbers in CURRENT: the version that serves, then the way back. 0: it holds something else. */
+static int parse_current(pd_table *table, const char *text)
+{
+    uint64_t numbers[1 + PD_WAY_BACK];
+    uint32_t count = 0;
+    const char *at = text + strspn(text, " ");
+    for (char *end; *at && *at != '\n'; at = end + strspn(end, " ")) {
+        errno = 0;
+        uint64_t number = *at >= '0' && *at <= '9' ? strtoull(at, &end, 10) : 0;
+        if (!number || number >= MAX_VERSION || errno || (*end && *end != ' ' && *end != '\n')) return 0;
+        if (count < sizeof numbers / sizeof *numbers) numbers[count++] = number;
+    }
+    if (!count) return 0;
+    table->current = numbers[0];
+    table->nbefore = count - 1;
+    memcpy(table->before, numbers + 1, (count - 1) * sizeof *numbers);
+    return 1;
+}
+
 /* What CURRENT says. A version that is not there any more is listed as broken. */
 static pd_status read_current(pd_catalog *catalog, pd_table *table, pd_error *err)
 {
@@ -223,11 +245,9 @@ static pd_status read_current(pd_catalog *catalog, pd_table *table, pd_error *er
     if (status) return status;
     void *text = NULL;
     size_t length = 0;
-    status = pd_file_read(path, 64, &text, &length, err);
+    status = pd_file_read(path, CURRENT_BYTES, &text, &length, err);
     if (status == PD_NOT_FOUND) return PD_OK;
-    char *end = text;
-    uint64_t number = !status && length ? strtoull(text, &end, 10) : 0;
-    int sane = !status && number != 0 && end != text && strspn(end, " \n") == strlen(end);
+    int sane = !status && parse_current(table, text);
     free(text);
     if (status && status != PD_DATA_LOSS) return status;
     if (!sane) {
@@ -236,7 +256,7 @@ static pd_status read_current(pd_catalog *catalog, pd_table *table, pd_error *er
         table->current = UINT64_MAX; /* something was published: the newest that loads serves */
         return PD_OK;
     }
-    table->current = number;
+    uint64_t number = table->current;
     if (pd_table_version(table, number)) return PD_OK;
     pd_known *known = NULL;
     status = pd_table_add(table, number, NULL, &known, err);
@@ -254,6 +274,10 @@ static pd_status learn_table(pd_catalog *catalog, const char *name, pd_error *er
     char folder[PD_PATH_ROOM];
     pd_table_folder(catalog, name, folder);
     DIR *dir = opendir(folder);
+    if (!dir && errno == ENOTDIR) {
+        pd_log(PD_LOG_WARNING, "%s is no folder and is passed over", folder);
+        return PD_OK;
+    }
     if (!dir) return pd_fail_errno(err, "open the folder", folder);
     pd_table *table = NULL;
     pd_status status = pd_table_make(catalog, name, &table, err);

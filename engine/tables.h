@@ -10,6 +10,8 @@
 
 struct pd_box;
 
+#define PD_WAY_BACK 64
+
 typedef enum pd_version_state { PD_KEPT, PD_STAGED, PD_SERVING, PD_BROKEN } pd_version_state;
 const char *pd_version_state_name(pd_version_state state); /* "kept", "staged", "serving", "broken" */
 
@@ -29,8 +31,11 @@ typedef struct pd_known {
 
 typedef struct pd_table {
     char name[PD_MAX_NAME + 1];
-    uint64_t last;      /* the largest number a version of it ever had while the process ran */
-    uint64_t current;   /* what CURRENT says; 0: nothing is published */
+    uint64_t last;    /* the largest number a version of it ever had while the process ran */
+    uint64_t current; /* what CURRENT says; 0: nothing is published */
+    /* The way back: versions that served before the current one, the latest first. Some may be gone by now. */
+    uint64_t before[PD_WAY_BACK];
+    uint32_t nbefore;
     pd_known *versions; /* ascending by number */
     uint32_t nversions, room;
     struct pd_box *serving, *staged;              /* each counts as one holder */

@@ -136,7 +136,7 @@ static void test_rollback_serves_the_version_before_and_only_once(void **state)
     fixture_make(&f, 64);
     push_good(&f, one, 1, 1);
     must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION,
-              "\"t\" keeps no version older than 1");
+              "\"t\" keeps no version that served before 1");
     push_good(&f, two, 1, 2);
     assert_serves(&f, "t", two);
     assert_string_equal(state_of(&f, "t", 1, NULL), "kept");
@@ -145,12 +145,94 @@ static void test_rollback_serves_the_version_before_and_only_once(void **state)
     assert_int_equal(version, 1);
     assert_serves(&f, "t", one);
     assert_string_equal(state_of(&f, "t", 2, NULL), "kept");
-    must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION, "keeps no version older");
+    must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION,
+              "keeps no version that served before");
     fixture_close(&f);
     fixture_open(&f);
     assert_serves(&f, "t", one);
     must(publish(&f, "t", 2, &err), err);
     assert_serves(&f, "t", two);
+    fixture_remove(&f);
+}
+
+static void test_rollback_goes_to_what_served_before_not_to_the_newest(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    uint64_t version;
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 1, 2);
+    must(rollback(&f, "t", &version, &err), err); /* 2 was bad */
+    assert_int_equal(version, 1);
+    push_good(&f, two, 0, 3); /* 3 and 4 are looked at and never let out */
+    push_good(&f, two, 0, 4);
+    push_good(&f, two, 1, 5);
+    fixture_close(&f);
+    fixture_open(&f); /* which way led here is on the disk */
+    assert_int_equal(serving(&f, "t"), 5);
+    must(rollback(&f, "t", &version, &err), err);
+    assert_int_equal(version, 1);
+    assert_serves(&f, "t", one);
+    must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION, "served before 1");
+    must(publish(&f, "t", 5, &err), err);
+    must(publish(&f, "t", 4, &err), err);
+    must(rollback(&f, "t", &version, &err), err);
+    assert_int_equal(version, 5);
+    must(rollback(&f, "t", &version, &err), err);
+    assert_int_equal(version, 1);
+    fixture_remove(&f);
+}
+
+static void test_a_start_falls_back_to_what_served_before(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    char path[512];
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 0, 2);
+    push_good(&f, two, 1, 3);
+    fixture_close(&f);
+    fixture_path(&f, path, "tables/t/v00000003/lists.bin");
+    assert_int_equal(truncate(path, 10), 0);
+    fixture_open(&f);
+    assert_int_equal(serving(&f, "t"), 1);
+    assert_serves(&f, "t", one);
+    must_fail(rollback(&f, "t", NULL, &err), err, PD_FAILED_PRECONDITION, "served before 1");
+    fixture_remove(&f);
+}
+
+static void test_a_current_file_of_nonsense_and_stray_files_stop_nothing(void **state)
+{
+    (void)state;
+    static const char *const nonsense[] = {
+        "", "-1\n", "99999999999999999999999\n", "18446744073709551615\n", "2 x\n", "2x\n", "v2\n"};
+    fixture f;
+    char path[512];
+    fixture_make(&f, 64);
+    push_good(&f, one, 1, 1);
+    push_good(&f, two, 1, 2);
+    for (size_t i = 0; i < sizeof nonsense / sizeof *nonsense; i++) {
+        fixture_close(&f);
+        fixture_path(&f, path, "tables/t/CURRENT");
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fputs(nonsense[i], file);
+        assert_int_equal(fclose(file), 0);
+        static const char *const strays[] = {"tables/notes", "profiles/notes"};
+        for (int j = 0; j < 2; j++) {
+            fixture_path(&f, path, "%s", strays[j]);
+            file = fopen(path, "w");
+            assert_non_null(file);
+            assert_int_equal(fclose(file), 0);
+        }
+        fixture_open(&f);
+        assert_int_equal(serving(&f, "t"), 2);
+    }
+    push_good(&f, two, 1, 3);
     fixture_remove(&f);
 }
 
@@ -710,6 +792,9 @@ int main(void)
         cmocka_unit_test(test_a_pushed_table_is_built_served_and_found_again_after_a_restart),
         cmocka_unit_test(test_the_curves_are_known_as_soon_as_a_version_serves),
         cmocka_unit_test(test_rollback_serves_the_version_before_and_only_once),
+        cmocka_unit_test(test_rollback_goes_to_what_served_before_not_to_the_newest),
+        cmocka_unit_test(test_a_start_falls_back_to_what_served_before),
+        cmocka_unit_test(test_a_current_file_of_nonsense_and_stray_files_stop_nothing),
         cmocka_unit_test(test_a_staged_version_is_asked_and_compared_then_published),
         cmocka_unit_test(test_a_version_compared_with_its_like_overlaps_wholly),
         cmocka_unit_test(test_a_new_staged_version_takes_the_place_of_the_old_one),
