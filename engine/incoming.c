@@ -89,7 +89,6 @@ pd_status pd_incoming_schema(pd_catalog *catalog, const pd_push_ask *ask, pd_sch
         whose = "the table's schema (push a schema to change it)";
     } else {
         status = pd_schema_default(metric, ask->dim, &schema, err);
-        if (!status) schema->keep = catalog->config->keep;
     }
     if (status) goto out;
     if (schema->dim && schema->dim != ask->dim)

@@ -288,14 +288,15 @@ static uint64_t next_to_go(const pd_table *table, uint32_t *kept)
     return aside ? aside : farthest;
 }
 
-/* Kept versions beyond what the schema keeps go. */
+/* Kept versions beyond what the schema, or else the configuration, keeps go. */
 static void prune(pd_catalog *catalog, const char *table_name)
 {
     for (;;) {
         uint32_t kept;
         pthread_mutex_lock(&catalog->mutex);
         pd_table *table = pd_table_find(catalog, table_name);
-        uint32_t keep = table->serving ? table->serving->served.info->schema->keep : UINT32_MAX;
+        uint32_t keep = table->serving ? table->serving->served.info->schema->keep : PD_KEEP_UNSAID;
+        if (keep == PD_KEEP_UNSAID) keep = catalog->config->keep;
         uint64_t victim = next_to_go(table, &kept);
         if (kept <= keep) victim = 0;
         if (victim) pd_table_forget(table, victim);

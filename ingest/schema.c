@@ -46,7 +46,8 @@ pd_status pd_name_check(const char *what, const char *name, pd_error *err)
                        what, name, length, PD_MAX_NAME);
     if (!strchr(letters, name[0]) || strspn(name, others) != length)
         return pd_fail(err, PD_INVALID_ARGUMENT,
-                       "\"%s\" cannot name a %s: letters, digits, _ and -, a letter or _ first", name, what);
+                       "\"%s\" cannot name %s %s: letters, digits, _ and -, a letter or _ first", name,
+                       what[0] == 'a' ? "an" : "a", what);
     return PD_OK;
 }
 
@@ -115,7 +116,7 @@ pd_status pd_schema_default(pd_metric metric, uint32_t dim, pd_schema **out, pd_
     (*out)->code = PD_CODE_I8;
     (*out)->refine = PD_REFINE_F16;
     (*out)->source = PD_REFINE_F32;
-    (*out)->keep = 3;
+    (*out)->keep = PD_KEEP_UNSAID;
     (*out)->policy = PD_POLICY_DOUBLE;
     return PD_OK;
 }

@@ -14,7 +14,7 @@
  * A schema that was built into a version is complete: category values and set members in the order of their numbers,
  * knots chosen where none were given, and each bucket's representative. The same text holds both.
  * Defaults: metric cosine, index ivf, code i8, refine f16 (index = none: refine f16, no code), source f32, nlist 0 (the
- * engine chooses), keep 3.
+ * engine chooses), keep: the server's.
  */
 #ifndef PD_SCHEMA_H
 #define PD_SCHEMA_H
@@ -29,6 +29,7 @@
 #define PD_MAX_KNOTS      63
 #define PD_MAX_CATEGORIES 255
 #define PD_MAX_MEMBERS    64
+#define PD_KEEP_UNSAID    UINT32_MAX
 #define PD_MAX_NAME       64  /* bytes of a table's, attribute's or profile's name: [A-Za-z_][A-Za-z0-9_-]* */
 #define PD_MAX_VALUE      256 /* bytes of a category value or member name */
 
@@ -65,7 +66,7 @@ typedef struct pd_schema {
     pd_refine refine;
     pd_refine source; /* of the source rows on disk */
     uint32_t nlist;   /* 0: the engine chooses */
-    uint32_t keep;    /* old versions kept */
+    uint32_t keep;    /* old versions kept; PD_KEEP_UNSAID: as many as the server's configuration says */
     pd_policy policy;
     char queries[PD_MAX_NAME + 1]; /* table whose rows are the calibration's queries; "": none */
     char space[PD_MAX_NAME + 1]; /* "": none. Two tables that name different spaces cannot query each other */

@@ -242,7 +242,8 @@ static void parse_table(pd_conf *conf, pd_setting *table, pd_schema *schema)
     static const char *const policies[] = {[PD_POLICY_DOUBLE] = "double", [PD_POLICY_DRAIN] = "drain"};
     schema->metric = (pd_metric)one_of(conf, table, "metric", metrics, 3, PD_COSINE);
     schema->dim = (uint32_t)pd_conf_int(conf, table, "dim", 0, 0, PD_MAX_DIM);
-    schema->keep = (uint32_t)pd_conf_int(conf, table, "keep", 3, 0, 1000);
+    if (pd_conf_get(conf, table, "keep"))
+        schema->keep = (uint32_t)pd_conf_int(conf, table, "keep", 0, 0, 1000);
     schema->policy = (pd_policy)one_of(conf, table, "policy", policies, 2, PD_POLICY_DOUBLE);
     parse_storage(conf, table, schema);
     name_at(conf, table, "queries", "table", schema->queries);

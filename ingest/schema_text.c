@@ -95,8 +95,9 @@ static void write_schema(FILE *out, const pd_schema *schema)
     if (schema->index) fprintf(out, " code = \"%s\";", code_names[schema->code]);
     fprintf(out, " refine = \"%s\"; source = \"%s\"; nlist = %u;\n", float_names[schema->refine],
             float_names[schema->source], schema->index ? schema->nlist : 0);
-    fprintf(out, "  policy = \"%s\"; keep = %u;\n", schema->policy == PD_POLICY_DRAIN ? "drain" : "double",
-            schema->keep);
+    fprintf(out, "  policy = \"%s\";", schema->policy == PD_POLICY_DRAIN ? "drain" : "double");
+    if (schema->keep != PD_KEEP_UNSAID) fprintf(out, " keep = %u;", schema->keep);
+    fputc('\n', out);
     if (schema->queries[0]) fprintf(out, "  queries = \"%s\";\n", schema->queries);
     if (schema->space[0]) fprintf(out, "  space = \"%s\";\n", schema->space);
     if (schema->order_by[0]) fprintf(out, "  order_by = \"%s\";\n", schema->order_by);

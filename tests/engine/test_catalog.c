@@ -428,6 +428,27 @@ static void test_older_versions_than_the_schema_keeps_are_removed(void **state)
     fixture_remove(&f);
 }
 
+static void test_a_schema_silent_about_keep_keeps_as_many_as_the_server_says(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    f.config->keep = 1;
+    push_plan p = plan(one);
+    p.schema = "table = { metric = \"l2\"; };";
+    for (int i = 0; i < 3; i++) {
+        must(push(&f, &p, 1, NULL, &err), err);
+        p.schema = NULL; /* the table's own from now on */
+    }
+    assert_string_equal(state_of(&f, "t", 2, NULL), "kept");
+    assert_string_equal(state_of(&f, "t", 1, NULL), "");
+    f.config->keep = 0; /* it follows the configuration, not what that was once */
+    must(push(&f, &p, 1, NULL, &err), err);
+    assert_string_equal(state_of(&f, "t", 3, NULL), "");
+    fixture_remove(&f);
+}
+
 /* Slabs are given out in steps of 4 MiB: this table takes two of them, a small one takes one. */
 enum { BIG = 3000, WIDE = 256 };
 #define WIDE_SCHEMA "code = \"f32\"; refine = \"f32\"; metric = \"l2\"; nlist = 8; "
@@ -803,6 +824,7 @@ int main(void)
         cmocka_unit_test(test_rollback_passes_over_a_broken_version),
         cmocka_unit_test(test_a_failed_push_leaves_what_serves_and_nothing_of_itself),
         cmocka_unit_test(test_older_versions_than_the_schema_keeps_are_removed),
+        cmocka_unit_test(test_a_schema_silent_about_keep_keeps_as_many_as_the_server_says),
         cmocka_unit_test(test_a_table_that_does_not_fit_is_refused_and_kept_on_disk),
         cmocka_unit_test(test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused),
         cmocka_unit_test(test_a_drain_waits_for_the_holders_and_an_abort_cancels_what_waits_behind_it),

@@ -51,7 +51,7 @@ static void test_an_empty_table_has_the_defaults(void **state)
     assert_int_equal(schema->refine, PD_REFINE_F16);
     assert_int_equal(schema->source, PD_REFINE_F32);
     assert_int_equal(schema->nlist, 0);
-    assert_int_equal(schema->keep, 3);
+    assert_int_equal(schema->keep, PD_KEEP_UNSAID);
     assert_int_equal(schema->policy, PD_POLICY_DOUBLE);
     assert_int_equal(schema->nattributes, 0);
     assert_string_equal(schema->queries, "");
