@@ -28,9 +28,21 @@ int pd_pages_ready(void *context, char *why, size_t room)
     return pd_catalog_ready(catalog, why, room);
 }
 
+typedef struct gauges {
+    pd_text *text;
+    char last[64]; /* the name before: a family has one TYPE */
+} gauges;
+
 static void gauge(void *context, const char *name, const char *labels, double value)
 {
-    pd_text *text = context;
+    gauges *g = context;
+    pd_text *text = g->text;
+    size_t length = strlen(name);
+    if (strcmp(name, g->last) != 0) {
+        int counts = length > 6 && !strcmp(name + length - 6, "_total");
+        snprintf(g->last, sizeof g->last, "%s", name);
+        pd_text_add(text, "# TYPE %s %s\n", name, counts ? "counter" : "gauge");
+    }
     if (*labels)
         pd_text_add(text, "%s{%s} %.17g\n", name, labels, value);
     else
@@ -43,15 +55,16 @@ void pd_pages_metrics(void *context, pd_text *text)
     pd_metrics_text(&server->metrics, text);
     pd_executor_stats stats;
     pd_executor_stats_of(server->executor, &stats);
+    gauges g = {.text = text};
     char why[600];
-    gauge(text, "pados_queue_requests", "", stats.requests);
-    gauge(text, "pados_queue_queries", "", stats.queries);
-    gauge(text, "pados_background_tasks", "", stats.background);
-    gauge(text, "pados_expired_total", "", (double)stats.expired);
-    gauge(text, "pados_held_bytes", "", (double)atomic_load(&server->held_bytes));
-    gauge(text, "pados_ready", "", pd_pages_ready(server, why, sizeof why));
+    gauge(&g, "pados_queue_requests", "", stats.requests);
+    gauge(&g, "pados_queue_queries", "", stats.queries);
+    gauge(&g, "pados_background_tasks", "", stats.background);
+    gauge(&g, "pados_expired_total", "", (double)stats.expired);
+    gauge(&g, "pados_held_bytes", "", (double)atomic_load(&server->held_bytes));
+    gauge(&g, "pados_ready", "", pd_pages_ready(server, why, sizeof why));
     pd_catalog *catalog = atomic_load(&server->catalog);
-    if (catalog) pd_catalog_gauges(catalog, gauge, text);
+    if (catalog) pd_catalog_gauges(catalog, gauge, &g);
 }
 
 /* ------------------------------------------------------------------------------------------------------ page --- */
