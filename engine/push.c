@@ -140,7 +140,7 @@ static pd_status measure(const pd_catalog *catalog, const pd_push_ask *ask, uint
     for (int i = 0; i < PD_PARTS; i++) {
         if (bytes[i] > most)
             return pd_fail(err, PD_RESOURCE_EXHAUSTED,
-                           "the push is larger than max_push_bytes allows (%" PRIu64 "): %" PRIu64
+                           "the push is larger than max_push_mib allows (%" PRIu64 " bytes): %" PRIu64
                            " bytes of %s",
                            catalog->config->max_push_bytes, bytes[i], pd_part_name[i]);
         most -= bytes[i];

@@ -230,9 +230,9 @@ static void test_sizes_that_cannot_be_are_refused_before_a_byte_is_taken(void **
     must_fail(begin(&f, &bad, &reply, &err), err, PD_INVALID_ARGUMENT, "metric l2");
     bad = good;
     bad.attributes_bytes = UINT64_MAX - 5;
-    must_fail(begin(&f, &bad, &reply, &err), err, PD_RESOURCE_EXHAUSTED, "max_push_bytes");
+    must_fail(begin(&f, &bad, &reply, &err), err, PD_RESOURCE_EXHAUSTED, "max_push_mib");
     f.config->max_push_bytes = BYTES - 1;
-    must_fail(begin(&f, &good, &reply, &err), err, PD_RESOURCE_EXHAUSTED, "max_push_bytes");
+    must_fail(begin(&f, &good, &reply, &err), err, PD_RESOURCE_EXHAUSTED, "max_push_mib");
     f.config->max_push_bytes = UINT64_MAX;
     bad = good;
     bad.rows = 4000000000u;
