@@ -36,6 +36,12 @@ static void take_sample(const pd_builder *b, uint64_t n, float *sample)
     }
 }
 
+static int stop_training(void *context)
+{
+    const pd_builder *b = context;
+    return pd_builder_tick(b, "train", 0, sample_size(b), NULL) != PD_OK;
+}
+
 static pd_status train(pd_builder *b, pd_error *err)
 {
     uint64_t n = sample_size(b);
@@ -55,8 +61,12 @@ static pd_status train(pd_builder *b, pd_error *err)
     } else {
         pd_device_info about;
         pd_device_info_of(b->device, &about);
-        pd_train_options options = {
-            .nlist = b->nlist, .seed = b->in->seed, .spherical = spherical, .threads = about.threads};
+        pd_train_options options = {.nlist = b->nlist,
+                                    .seed = b->in->seed,
+                                    .spherical = spherical,
+                                    .threads = about.threads,
+                                    .stop = stop_training,
+                                    .context = b};
         status = pd_train_centroids(&options, n, b->dim, sample, b->centroids, err);
     }
     free(sample);

@@ -6,6 +6,8 @@
  */
 #include "train.h"
 
+#include "faiss_stop.h"
+
 #include <faiss/c_api/Clustering_c.h>
 #include <faiss/c_api/IndexFlat_c.h>
 #include <faiss/c_api/Index_c.h>
@@ -71,8 +73,13 @@ static pd_status cluster(const pd_train_options *options, uint64_t count, uint32
         status = faiss_failed("preparing an index", err);
         goto err_after_clustering;
     }
-    if (faiss_Clustering_train(clustering, (idx_t)count, sample, index) != 0) {
-        status = faiss_failed("training the centroids", err);
+    pd_faiss_stop(options->stop, options->context);
+    failed = faiss_Clustering_train(clustering, (idx_t)count, sample, index);
+    pd_faiss_stop(NULL, NULL);
+    if (failed) {
+        status = options->stop && options->stop(options->context)
+                     ? pd_fail(err, PD_CANCELLED, "the training was stopped")
+                     : faiss_failed("training the centroids", err);
         goto err_after_index;
     }
     float *trained;

@@ -136,6 +136,26 @@ static void test_what_cannot_be_trained_is_refused(void **state)
     sample[100] = kept;
 }
 
+static int enough(void *context)
+{
+    int *asked = context;
+    return ++*asked >= 3;
+}
+
+static void test_training_ends_when_it_is_told_to(void **state)
+{
+    (void)state;
+    static float centroids[NLIST * DIM];
+    int asked = 0;
+    /* A thousand iterations would ask a thousand times at least. */
+    pd_train_options options = {.nlist = NLIST, .iterations = 1000, .stop = enough, .context = &asked};
+    assert_refused(options, COUNT, PD_CANCELLED, "stopped");
+    assert_true(asked >= 3 && asked < 10);
+    int before = asked;
+    train((pd_train_options){.nlist = NLIST}, COUNT, centroids); /* the next one is not concerned */
+    assert_int_equal(asked, before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +165,7 @@ int main(void)
         cmocka_unit_test(test_spherical_centroids_have_length_one),
         cmocka_unit_test(test_training_says_nothing_on_stderr),
         cmocka_unit_test(test_what_cannot_be_trained_is_refused),
+        cmocka_unit_test(test_training_ends_when_it_is_told_to),
     };
     return cmocka_run_group_tests(tests, make_sample, NULL);
 }
