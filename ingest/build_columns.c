@@ -249,11 +249,17 @@ static pd_status choose_knots(const pd_builder *b, pd_attribute *attribute, pd_e
     return PD_OK;
 }
 
-/* Declared knots of an age may be ages; the complete schema has days since 1970. Those of an earlier version, and dates,
- * are days already: nothing that is sold is older than twenty years, and no day after 1990 is a smaller number. */
+/* Declared knots of an age may be ages; the complete schema has days since 1970, and remembers that they were ages: the table's
+ * next version moves them on to its own day. Dates stay where they are: nothing that is sold is older than twenty years,
+ * and no day after 1990 is a smaller number. */
 static void turn_ages(const pd_builder *b, pd_attribute *attribute)
 {
+    float on = attribute->ages_on;
+    for (uint32_t i = 0; on > 0 && i < attribute->nknots; i++)
+        attribute->knots[i] = (float)(b->now - (double)(on - attribute->knots[i]));
+    if (on > 0) attribute->ages_on = (float)b->now;
     if (attribute->knots[attribute->nknots - 1] >= OLDEST_AGE) return;
+    attribute->ages_on = (float)b->now;
     float days[PD_MAX_KNOTS];
     uint32_t n = attribute->nknots;
     for (uint32_t i = 0; i < n; i++)
@@ -296,9 +302,10 @@ static pd_status complete(pd_builder *b, pd_error *err)
     for (uint32_t i = 0; i < b->schema->nattributes; i++) {
         pd_attribute *attribute = &b->schema->attributes[i];
         if (attribute->type != PD_NUMBER) continue;
-        if (attribute->nknots == 0) {
+        if (attribute->nknots == 0 || attribute->chosen) {
             pd_status status = choose_knots(b, attribute, err);
             if (status) return status;
+            attribute->chosen = 1;
         } else if (attribute->age) {
             turn_ages(b, attribute);
         }

@@ -12,7 +12,8 @@
  *                    { name = "zones"; type = "set"; }, { name = "brand"; type = "key"; } ); };
  *
  * A schema that was built into a version is complete: category values and set members in the order of their numbers,
- * knots chosen where none were given, and each bucket's representative. The same text holds both.
+ * knots chosen where none were given (chosen = true) or turned into days where ages were (ages_on = DAY), and each bucket's
+ * representative. The same text holds both.
  * Defaults: metric cosine, index ivf, code i8, refine f16 (index = none: refine f16, no code), source f32, nlist 0 (the
  * engine chooses), keep: the server's.
  */
@@ -43,6 +44,9 @@ typedef struct pd_attribute {
     int age;
     uint32_t nknots;
     float knots[PD_MAX_KNOTS];
+    int chosen; /* from the values of a version; the next version chooses its own */
+    float
+        ages_on; /* the day on which knots given as ages were turned into days; the next version's move on. 0: were not */
     float representatives[PD_MAX_KNOTS + 2]; /* [bucket], the mean of its values; [0] unused */
     /* category: values[0] is "" (unknown), values[v] names value v. set: values[m] names member m. */
     uint32_t nvalues;

@@ -73,6 +73,8 @@ static void parse_number(pd_conf *conf, pd_setting *in, pd_attribute *attribute)
                          (double)attribute->knots[i - 1]);
     }
     attribute->nknots = (uint32_t)n;
+    attribute->chosen = pd_conf_bool(conf, in, "chosen", 0);
+    if (attribute->age) attribute->ages_on = (float)pd_conf_float(conf, in, "ages_on", 0, 0, 1e6);
     pd_attribute_guess_representatives(attribute);
     pd_setting *given = pd_conf_list(conf, in, "representatives");
     if (!given) return;

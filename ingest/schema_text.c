@@ -66,6 +66,12 @@ static void write_attribute(FILE *out, const pd_attribute *attribute)
     if (attribute->age) fputs(" age = true;", out);
     if (attribute->type == PD_NUMBER) {
         if (attribute->nknots) write_floats(out, "knots", attribute->knots, attribute->nknots);
+        if (attribute->chosen) fputs(" chosen = true;", out);
+        if (attribute->ages_on > 0) {
+            fputs(" ages_on = ", out);
+            write_float(out, attribute->ages_on);
+            fputc(';', out);
+        }
         write_floats(out, "representatives", attribute->representatives + 1, attribute->nknots + 1);
     } else if (attribute->type != PD_KEY) {
         write_values(out, attribute);

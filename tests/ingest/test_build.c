@@ -197,6 +197,91 @@ static void test_the_same_input_and_seed_give_the_same_bytes(void **state)
     pd_schema_free(schema);
 }
 
+/* The schema of a version built under the schema text, with prices from low upwards. */
+static pd_schema *built_schema(world *w, const char *name, const char *text, double low)
+{
+    enum { N = 64 };
+    char csv[64 * N] = "id,price\n", file[32];
+    for (int i = 0; i < N; i++)
+        sprintf(csv + strlen(csv), "%d,%g\n", i, low + i);
+    snprintf(file, sizeof file, "%s.csv", name);
+    file_write(path_in(w->folder, file), csv);
+    pd_schema *schema = schema_make(text), *complete;
+    float *rows = rows_make(N, 6, 3, 1);
+    pd_build_input in = input_make(schema, rows, N, 6);
+    char attributes[128];
+    snprintf(attributes, sizeof attributes, "%s/%s", w->folder, file);
+    in.attributes = attributes;
+    pd_error err;
+    pd_version *version;
+    ok(pd_build(&in, path_in(w->folder, name), w->device, NULL, NULL, &err), &err);
+    ok(pd_version_open(path_in(w->folder, name), &version, &err), &err);
+    ok(pd_schema_copy(pd_version_info_of(version)->schema, &complete, &err), &err);
+    pd_version_close(version);
+    free(rows);
+    pd_schema_free(schema);
+    return complete;
+}
+
+static void test_knots_that_were_chosen_are_chosen_again_for_the_next_version(void **state)
+{
+    world *w = *state;
+    pd_error err;
+    char *text;
+    pd_schema *first = built_schema(w, "v1",
+                                    "table = { metric = \"l2\"; attributes = ("
+                                    " { name = \"price\"; type = \"number\"; } ); };",
+                                    1);
+    ok(pd_schema_text(first, &text, &err), &err);
+    pd_schema *second = built_schema(w, "v2", text, 1000);
+    const pd_attribute *was = &first->attributes[0], *is = &second->attributes[0];
+    assert_true(was->nknots > 1 && was->knots[was->nknots - 1] < 100);
+    assert_true(is->nknots > 1 && is->knots[0] >= 1000);
+    pd_schema_free(second);
+    free(text);
+    /* Those that were declared stay. */
+    second = built_schema(w, "v3",
+                          "table = { metric = \"l2\"; attributes = ("
+                          " { name = \"price\"; type = \"number\"; knots = ( 10.0, 20.0 ); } ); };",
+                          1000);
+    assert_int_equal(second->attributes[0].nknots, 2);
+    assert_true(second->attributes[0].knots[1] == 20.0f && !second->attributes[0].chosen);
+    pd_schema_free(second);
+    pd_schema_free(first);
+}
+
+static void test_knots_that_were_ages_move_on_with_the_days(void **state)
+{
+    world *w = *state;
+    pd_error err;
+    char *text;
+    pd_schema *first =
+        built_schema(w, "v1",
+                     "table = { metric = \"l2\"; attributes = ("
+                     " { name = \"price\"; type = \"number\"; knots = ( 10.0 ); },"
+                     " { name = \"added\"; type = \"number\"; age = true; knots = ( 7.0, 30.0 ); },"
+                     " { name = \"since\"; type = \"number\"; age = true;"
+                     "   knots = ( \"2024-01-01\" ); } ); };",
+                     1);
+    pd_attribute *added = &first->attributes[1], *since = &first->attributes[2];
+    const double now = TODAY; /* as input_make says */
+    assert_true(fabs((double)added->knots[0] - (now - 30)) < 0.1);
+    assert_true(fabs((double)added->ages_on - now) < 0.1);
+    assert_true(since->ages_on == 0);
+    /* As if that version were a hundred days old. */
+    added->ages_on -= 100;
+    added->knots[0] -= 100;
+    added->knots[1] -= 100;
+    ok(pd_schema_text(first, &text, &err), &err);
+    pd_schema *second = built_schema(w, "v2", text, 1);
+    assert_true(fabs((double)second->attributes[1].knots[0] - (now - 30)) < 0.1);
+    assert_true(fabs((double)second->attributes[1].knots[1] - (now - 7)) < 0.1);
+    assert_true(second->attributes[2].knots[0] == since->knots[0]);
+    free(text);
+    pd_schema_free(second);
+    pd_schema_free(first);
+}
+
 static void test_attributes_are_joined_by_id_in_any_order(void **state)
 {
     world *w = *state;
@@ -288,14 +373,14 @@ static void test_knots_and_representatives_complete_the_schema(void **state)
     assert_int_equal(added->nknots, 2);
     assert_true(added->knots[0] == (float)TODAY - 30 && added->knots[1] == (float)TODAY - 7);
     assert_true(fabsf(added->representatives[3] - (float)(TODAY - 3.5)) < 0.01f);
-    /* Built again from the complete schema, nothing moves. */
+    /* Built again from the complete schema fifty days later, they are ages of that day. */
     in.schema = pd_version_info_of(version)->schema;
     in.now = TODAY + 50;
     ok(pd_build(&in, path_in(w->folder, "again"), w->device, NULL, NULL, &err), &err);
     pd_version *again;
     ok(pd_version_open(path_in(w->folder, "again"), &again, &err), &err);
     const pd_attribute *same = pd_schema_find(pd_version_info_of(again)->schema, "added");
-    assert_memory_equal(same->knots, added->knots, 2 * sizeof(float));
+    assert_true(same->knots[0] == (float)TODAY + 20 && same->knots[1] == (float)TODAY + 43);
     pd_version_close(again);
     pd_version_close(version);
     free(rows);
@@ -426,6 +511,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_attribute_error_names_file_line_and_column, up, down),
         cmocka_unit_test_setup_teardown(test_a_build_that_is_stopped_leaves_nothing_behind, up, down),
         cmocka_unit_test_setup_teardown(test_the_same_input_and_seed_give_the_same_bytes, up, down),
+        cmocka_unit_test_setup_teardown(test_knots_that_were_chosen_are_chosen_again_for_the_next_version, up,
+                                        down),
+        cmocka_unit_test_setup_teardown(test_knots_that_were_ages_move_on_with_the_days, up, down),
         cmocka_unit_test_setup_teardown(test_attributes_are_joined_by_id_in_any_order, up, down),
         cmocka_unit_test_setup_teardown(test_knots_and_representatives_complete_the_schema, up, down),
         cmocka_unit_test_setup_teardown(test_segments_are_means_by_value, up, down),
