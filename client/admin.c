@@ -194,6 +194,12 @@ pados_status pados_job_wait(pados_client *client, uint64_t number, pados_progres
         pados_job job;
         pados_status status = get_job(client, number, &job, error);
         if ((status == PD_UNAVAILABLE || status == PD_DEADLINE_EXCEEDED) && ++lost <= 3) continue;
+        if (status == PD_NOT_FOUND) /* jobs are not kept over a restart */
+            return pd_client_fail(
+                error, PD_UNAVAILABLE,
+                "the server knows no job %llu any more: it was started again, and what the job had not "
+                "finished is undone; do it again",
+                (unsigned long long)number);
         if (status) return status;
         lost = 0;
         if (progress && progress(context, &job))

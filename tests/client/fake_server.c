@@ -348,6 +348,12 @@ static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
         pack(a);
         break;
     case PADOS__V1__REQUEST__BODY_JOB_GET:
+        if (r->job_get->job == 14) { /* as after a restart */
+            a->reply.status = 5;
+            a->reply.message = (char *)"there is no job 14";
+            pack(a);
+            break;
+        }
         answer_job(a, r->job_get->job, "done");
         break;
     case PADOS__V1__REQUEST__BODY_TABLE_LIST:
@@ -356,8 +362,9 @@ static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
     case PADOS__V1__REQUEST__BODY_TABLE_GET:
         answer_table(a, r->table_get->table);
         break;
-    case PADOS__V1__REQUEST__BODY_PUBLISH: /* version 13 cannot be published */
-        answer_job(a, r->publish->version == 13 ? 13 : 12, "load");
+    case PADOS__V1__REQUEST__BODY_PUBLISH: /* version 13 cannot be published, the job of 14 is lost */
+        answer_job(a, r->publish->version == 13 || r->publish->version == 14 ? r->publish->version : 12,
+                   "load");
         break;
     case PADOS__V1__REQUEST__BODY_ROLLBACK:
         answer_job(a, 12, "load");

@@ -647,6 +647,9 @@ static void test_a_job_is_waited_for_and_its_failure_is_the_callers(void **state
     assert_int_equal(version, 4);
     assert_int_equal(publish(client, 13, &version, &error), PD_INVALID_ARGUMENT);
     assert_string_equal(error.message, "row 17, column 3 is not a number");
+    /* A server that was started again has forgotten it: not a name that was wrong, but something to do again. */
+    assert_int_equal(publish(client, 14, &version, &error), PD_UNAVAILABLE);
+    assert_non_null(strstr(error.message, "job 14"));
     pados_close(client);
     fake_stop(server);
 }

@@ -159,6 +159,9 @@ def wait_for_job(client, number, progress=None):
         try:
             job = client.admin(request).job
         except PadosError as error:
+            if error.status == "NOT_FOUND":  # jobs are not kept over a restart
+                raise PadosError("UNAVAILABLE", f"the server knows no job {number} any more: it was started again, and "
+                                 "what the job had not finished is undone; do it again") from error
             lost += 1
             if error.status not in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or lost > 3:
                 raise
