@@ -123,6 +123,12 @@ static pd_status validate(pd_builder *b, pd_error *err)
         if (row % TICK_ROWS == 0) status = pd_builder_tick(b, "validate", row, b->count, err);
         if (!status) status = check_values(b, row, most, values, err);
         if (status || !b->in->ids) continue;
+        if (b->in->ids[row] == UINT64_MAX) {
+            status = pd_fail(err, PD_INVALID_ARGUMENT,
+                             "row %llu has the id %llu, which stands for no row in answers",
+                             (unsigned long long)row, (unsigned long long)UINT64_MAX);
+            break;
+        }
         uint32_t before = pd_idmap_put(&b->rows_of, b->in->ids[row], (uint32_t)row);
         if (before != PD_IDMAP_NONE)
             status = pd_fail(err, PD_INVALID_ARGUMENT, "rows %u and %llu have the same id %llu", before,

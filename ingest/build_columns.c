@@ -150,6 +150,9 @@ static pd_status read_lines(join *j, pd_error *err)
         pd_status status = pd_csv_next(j->csv, &cells, &count, err);
         if (!status && lines % TICK_ROWS == 0)
             status = pd_builder_tick(j->b, "attributes", lines, j->b->count, err);
+        if (!status && count == 0 && lines == 0 && j->b->count)
+            status = pd_fail(err, PD_INVALID_ARGUMENT, "%s has a header and no line for any row",
+                             pd_csv_name(j->csv));
         if (status || count == 0) return status;
         const char *name = pd_csv_name(j->csv);
         unsigned long long line = pd_csv_line(j->csv);

@@ -173,9 +173,13 @@ static int run(int argc, char **argv, globals *g)
     }
     if (!code) code = take_ids(&p, ids, words[1], &push);
     if (!code && attributes) code = file_source_open(&p.attributes, attributes, &push.attributes);
+    if (!code && attributes && !push.attributes.bytes)
+        code = complain(PD_INVALID_ARGUMENT, "%s is empty; a header id,NAME,... was expected", attributes);
     if (!code && attributes) push.attributes_name = base_name(attributes);
     if (!code && queries) code = take_queries(&p, queries, &push);
     if (!code && schema) code = read_text(schema, &p.schema);
+    if (!code && schema && !*p.schema)
+        code = complain(PD_INVALID_ARGUMENT, "%s is empty; table = { ... } was expected", schema);
     push.schema = p.schema;
     if (!code) tell_format(g, words[1], &p.rows, &push);
     if (!code) code = send(g, &push);

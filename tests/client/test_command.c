@@ -416,6 +416,11 @@ static void test_a_push_tells_the_format_and_the_version(void **state)
 
     RUN("push", "products", rows, "--ids", write_text("ids.txt", "10\n20\n"));
     expect(3, NULL, "has 2 ids for the 3 rows");
+    /* An export that failed is not the same as no attributes. */
+    RUN("push", "products", rows, "--attributes", write_text("none.csv", ""));
+    expect(3, NULL, "none.csv is empty");
+    RUN("push", "products", rows, "--schema", write_text("none.schema", ""));
+    expect(3, NULL, "none.schema is empty");
 }
 
 static void test_tables_and_profiles_are_shown(void **state)

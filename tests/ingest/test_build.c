@@ -75,7 +75,7 @@ static void test_a_value_that_is_not_a_number_is_named_by_row_and_column(void **
     pd_schema_free(schema);
 }
 
-static void test_a_duplicate_id_names_both_rows(void **state)
+static void test_a_duplicate_id_names_both_rows_and_the_one_that_means_none_is_refused(void **state)
 {
     world *w = *state;
     pd_schema *schema = schema_make(plain);
@@ -87,6 +87,8 @@ static void test_a_duplicate_id_names_both_rows(void **state)
     pd_build_input in = input_make(schema, rows, 50, 6);
     in.ids = ids;
     refused(w, &in, PD_INVALID_ARGUMENT, "rows 12 and 41", "988");
+    ids[41] = UINT64_MAX;
+    refused(w, &in, PD_INVALID_ARGUMENT, "row 41 ", "18446744073709551615");
     free(rows);
     pd_schema_free(schema);
 }
@@ -125,6 +127,7 @@ static void test_an_attribute_error_names_file_line_and_column(void **state)
         {"id,brand\n1,18446744073709551616\n", "things.csv:2", "\"brand\""},
         {"id,added\n1,yesterday\n", "things.csv:2", "\"added\""},
         {"id,kind\n1,\"a\n", "things.csv", ""},
+        {"id,kind\n", "things.csv", "no line"},
     };
     pd_schema *schema = schema_make(shop);
     float *rows = rows_make(50, 6, 3, 1);
@@ -506,7 +509,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_value_that_is_not_a_number_is_named_by_row_and_column, up,
                                         down),
-        cmocka_unit_test_setup_teardown(test_a_duplicate_id_names_both_rows, up, down),
+        cmocka_unit_test_setup_teardown(
+            test_a_duplicate_id_names_both_rows_and_the_one_that_means_none_is_refused, up, down),
         cmocka_unit_test_setup_teardown(test_a_wrong_width_and_too_many_lists_are_refused, up, down),
         cmocka_unit_test_setup_teardown(test_an_attribute_error_names_file_line_and_column, up, down),
         cmocka_unit_test_setup_teardown(test_a_build_that_is_stopped_leaves_nothing_behind, up, down),
