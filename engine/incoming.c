@@ -373,7 +373,10 @@ pd_status pd_job_build(pd_catalog *catalog, pd_job *job, pd_error *err)
     status = build(catalog, job, push, schema, number, err);
     if (!status) status = enlist(catalog, job->table, number, err);
     if (!status) status = bring_in(catalog, job, number, queries.count ? &queries : NULL, &keep, err);
-    if (status && !keep) discard(catalog, job->table, number);
+    if (status && !keep)
+        discard(catalog, job->table, number);
+    else if (status || !job->publish)
+        pd_publish_prune(catalog, job->table, number); /* what is never published adds up, too */
 out:
     pd_sample_free(&queries);
     pd_schema_free(schema);

@@ -265,15 +265,16 @@ pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t num
     return pd_folder_remove(gone, err);
 }
 
-/* Who goes next: the oldest that is not on the way back, then the way's far end. 0: nobody is kept. *kept: how many are. */
-static uint64_t next_to_go(const pd_table *table, uint32_t *kept)
+/* Who goes next: the oldest that is not on the way back, then the way's far end. 0: nobody is kept. *kept: how many are. spare
+ * neither goes nor counts. */
+static uint64_t next_to_go(const pd_table *table, uint64_t spare, uint32_t *kept)
 {
     uint64_t aside = 0, farthest = 0;
     uint32_t far_place = 0;
     *kept = 0;
     for (uint32_t i = 0; i < table->nversions; i++) {
         const pd_known *known = &table->versions[i];
-        if (known->state == PD_SERVING || known->state == PD_STAGED) continue;
+        if (known->state == PD_SERVING || known->state == PD_STAGED || known->number == spare) continue;
         ++*kept;
         uint32_t place = 1;
         while (place <= table->nbefore && table->before[place - 1] != known->number)
@@ -288,8 +289,7 @@ static uint64_t next_to_go(const pd_table *table, uint32_t *kept)
     return aside ? aside : farthest;
 }
 
-/* Kept versions beyond what the schema, or else the configuration, keeps go. */
-static void prune(pd_catalog *catalog, const char *table_name)
+void pd_publish_prune(pd_catalog *catalog, const char *table_name, uint64_t spare)
 {
     for (;;) {
         uint32_t kept;
@@ -297,7 +297,7 @@ static void prune(pd_catalog *catalog, const char *table_name)
         pd_table *table = pd_table_find(catalog, table_name);
         uint32_t keep = table->serving ? table->serving->served.info->schema->keep : PD_KEEP_UNSAID;
         if (keep == PD_KEEP_UNSAID) keep = catalog->config->keep;
-        uint64_t victim = next_to_go(table, &kept);
+        uint64_t victim = next_to_go(table, spare, &kept);
         if (kept <= keep) victim = 0;
         if (victim) pd_table_forget(table, victim);
         pthread_mutex_unlock(&catalog->mutex);
@@ -363,7 +363,7 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
         pd_profiles_misfits(catalog, in->table, served->info->schema, tell_misfit, &context);
         pd_catalog_release(served);
     }
-    prune(catalog, in->table);
+    pd_publish_prune(catalog, in->table, 0);
     return PD_OK;
 }
 

@@ -34,6 +34,9 @@ void pd_incoming_end(pd_incoming *in);
 /* Start: loads each table's current version; where that does not load, the one that served before it, and so on. */
 void pd_publish_restore(pd_catalog *catalog);
 
+/* Kept versions beyond what the schema, or else the configuration, keeps go. spare: one that stays and does not count, 0: none. */
+void pd_publish_prune(pd_catalog *catalog, const char *table, uint64_t spare);
+
 /* A version's folder goes: renamed first, so that a crash leaves no half of it under its name. */
 pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t number, pd_error *err);
 

@@ -449,6 +449,27 @@ static void test_a_schema_silent_about_keep_keeps_as_many_as_the_server_says(voi
     fixture_remove(&f);
 }
 
+static void test_versions_that_are_never_published_do_not_add_up(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    f.config->keep = 1;
+    push_plan p = plan(one);
+    p.schema = "table = { metric = \"l2\"; };";
+    must(push(&f, &p, 1, NULL, &err), err);
+    must(push(&f, &p, 1, NULL, &err), err);
+    for (int i = 0; i < 4; i++)
+        must(push(&f, &p, 0, NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 2);
+    assert_string_equal(state_of(&f, "t", 6, NULL), "staged");
+    assert_string_equal(state_of(&f, "t", 5, NULL), "");
+    assert_string_equal(state_of(&f, "t", 1, NULL), "kept"); /* the way back stays */
+    assert_int_equal(entries(&f, "tables/t"), 4);
+    fixture_remove(&f);
+}
+
 /* Slabs are given out in steps of 4 MiB: this table takes two of them, a small one takes one. */
 enum { BIG = 3000, WIDE = 256 };
 #define WIDE_SCHEMA "code = \"f32\"; refine = \"f32\"; metric = \"l2\"; nlist = 8; "
@@ -824,6 +845,7 @@ int main(void)
         cmocka_unit_test(test_rollback_passes_over_a_broken_version),
         cmocka_unit_test(test_a_failed_push_leaves_what_serves_and_nothing_of_itself),
         cmocka_unit_test(test_older_versions_than_the_schema_keeps_are_removed),
+        cmocka_unit_test(test_versions_that_are_never_published_do_not_add_up),
         cmocka_unit_test(test_a_schema_silent_about_keep_keeps_as_many_as_the_server_says),
         cmocka_unit_test(test_a_table_that_does_not_fit_is_refused_and_kept_on_disk),
         cmocka_unit_test(test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused),
