@@ -505,6 +505,23 @@ static void test_names_and_metrics_are_checked(void **state)
     assert_int_equal(pd_metric_parse("L2", &metric, &err), PD_INVALID_ARGUMENT);
 }
 
+static void test_the_commented_schema_says_what_it_shows(void **state)
+{
+    (void)state;
+    static char text[16384];
+    FILE *file = fopen(PADOS_CONFIGS "/schemas/products.conf", "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    pd_schema *schema = parse(text);
+    assert_int_equal(schema->nattributes, 6);
+    assert_int_equal(schema->metric, PD_COSINE);
+    assert_string_equal(schema->queries, "households");
+    assert_true(pd_schema_find(schema, "tier")->closed);
+    assert_true(pd_schema_find(schema, "added")->age);
+    pd_schema_free(schema);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -525,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_number_cells_are_decimal_and_finite),
         cmocka_unit_test(test_times_are_days_since_1970),
         cmocka_unit_test(test_names_and_metrics_are_checked),
+        cmocka_unit_test(test_the_commented_schema_says_what_it_shows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
