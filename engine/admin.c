@@ -368,12 +368,39 @@ static pd_status tell_profile(pd_profile *profile, reply_t *reply, pd_error *err
     return status;
 }
 
+/* Warnings that find no memory are lost: what they warn of stands all the same. */
+static void add_warning(void *context, const char *sentence)
+{
+    reply_t *reply = context;
+    char **more = realloc(reply->warnings, (reply->n_warnings + 1) * sizeof *more);
+    if (!more) return;
+    reply->warnings = more;
+    more[reply->n_warnings] = strdup(sentence);
+    if (more[reply->n_warnings]) reply->n_warnings++;
+}
+
+static void warn_of_profile(pd_catalog *catalog, const pd_profile *profile, reply_t *reply)
+{
+    pd_served *served = NULL;
+    pd_error absent;
+    if (pd_catalog_hold(catalog, pd_profile_table(profile), &served, &absent)) {
+        char text[sizeof absent.message + 64];
+        snprintf(text, sizeof text, "not held against its table yet: %s", absent.message);
+        add_warning(reply, text);
+        return;
+    }
+    pd_profile_doubts(profile, served->info->schema, add_warning, reply);
+    pd_catalog_release(served);
+}
+
 static pd_status profile_put(pd_catalog *catalog, const Pados__V1__ProfilePut *in, reply_t *reply,
                              pd_error *err)
 {
     pd_profile *profile = NULL;
     pd_status status = pd_profiles_put(catalog, in->file, in->text, &profile, err);
-    return status ? status : tell_profile(profile, reply, err);
+    if (status) return status;
+    warn_of_profile(catalog, profile, reply);
+    return tell_profile(profile, reply, err);
 }
 
 static pd_status profile_get(pd_catalog *catalog, const Pados__V1__ProfileGet *in, reply_t *reply,

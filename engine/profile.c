@@ -220,3 +220,20 @@ pd_status pd_profile_check(const pd_profile *profile, const pd_schema *schema, p
     }
     return status;
 }
+
+void pd_profile_doubts(const pd_profile *profile, const pd_schema *schema,
+                       void (*visit)(void *context, const char *sentence), void *context)
+{
+    for (uint32_t t = 0; t < profile->nterms; t++) {
+        const pd_profile_term *term = &profile->terms[t];
+        const pd_attribute *attribute = pd_schema_find(schema, term->attribute);
+        if (!attribute || (attribute->type != PD_CATEGORY && attribute->type != PD_SET)) continue;
+        for (uint32_t w = 0; w < term->nweights; w++) {
+            char sentence[2 * PD_MAX_NAME + PD_MAX_VALUE + 64];
+            if (pd_attribute_value(attribute, term->weights[w].name) >= 0) continue;
+            snprintf(sentence, sizeof sentence, "attribute \"%s\" of table \"%s\" has no value \"%s\" so far",
+                     attribute->name, profile->table, term->weights[w].name);
+            visit(context, sentence);
+        }
+    }
+}

@@ -32,6 +32,10 @@ void pd_profile_set_version(pd_profile *profile, uint64_t version); /* before it
  * see pd_compiled), similarity under 0. */
 pd_status pd_profile_check(const pd_profile *profile, const pd_schema *schema, pd_error *err);
 
+/* What the profile says in vain so far: values in weights that an open dictionary does not have. A sentence each. */
+void pd_profile_doubts(const pd_profile *profile, const pd_schema *schema,
+                       void (*visit)(void *context, const char *sentence), void *context);
+
 /* What a request says besides its vector. Strings are borrowed for the call. */
 typedef struct pd_context {
     uint32_t count;

@@ -369,6 +369,41 @@ static void test_without_a_vector_attributes_decide(void **state)
     pados_result_free(r);
 }
 
+/* The warnings of a profile that is put, joined. */
+static void put_warnings(const char *text, char *out, size_t room)
+{
+    Pados__V1__Request request = PADOS__V1__REQUEST__INIT;
+    Pados__V1__ProfilePut put = PADOS__V1__PROFILE_PUT__INIT;
+    Pados__V1__Reply *reply;
+    pados_error error;
+    put.text = (char *)text;
+    put.file = "x.conf";
+    request.body_case = PADOS__V1__REQUEST__BODY_PROFILE_PUT;
+    request.profile_put = &put;
+    must(pados_admin(client, &request, &reply, &error), error);
+    *out = 0;
+    for (size_t i = 0; i < reply->n_warnings; i++) {
+        strncat(out, reply->warnings[i], room - strlen(out) - 1);
+        strncat(out, "\n", room - strlen(out) - 1);
+    }
+    pados_reply_free(reply);
+}
+
+static void test_what_a_profile_says_in_vain_is_said_when_it_is_put(void **state)
+{
+    (void)state;
+    char said[4096];
+    put_warnings("profile = { name = \"typo\"; table = \"products\"; context = ( \"festival\" );"
+                 " terms = ( { attribute = \"department\"; when = { festival = \"diwali\"; };"
+                 " weights = ( (\"SWETS\", 1.0) ); } ); };",
+                 said, sizeof said);
+    assert_non_null(strstr(said, "SWETS"));
+    put_warnings("profile = { name = \"early\"; table = \"later\"; };", said, sizeof said);
+    assert_non_null(strstr(said, "later"));
+    put_warnings("profile = { name = \"plain\"; table = \"products\"; };", said, sizeof said);
+    assert_string_equal(said, "");
+}
+
 static void test_bad_profiles_are_refused_by_name(void **state)
 {
     (void)state;
@@ -395,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_an_undeclared_context_key_is_named),
         cmocka_unit_test(test_an_unknown_user_falls_down_the_rungs),
         cmocka_unit_test(test_without_a_vector_attributes_decide),
+        cmocka_unit_test(test_what_a_profile_says_in_vain_is_said_when_it_is_put),
         cmocka_unit_test(test_bad_profiles_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, start, stop);
