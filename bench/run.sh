@@ -32,6 +32,9 @@ measure() {
     [ ! -e "$out/failed" ] || stop_with "pados-bench $* failed; what it printed is in $out/$name.txt"
 }
 
+# What the server holds, in MiB: flat from one load to the next, or it leaks.
+resident() { awk -v when="$1" '/^VmRSS/ { printf "resident %s: %.1f MiB\n", when, $2 / 1024 }' "/proc/$server_pid/status"; }
+
 # load NAME OPTION...: one run of pados-load against the server at hand.
 load() {
     name=$1
@@ -41,6 +44,7 @@ load() {
         cat "$out/$name.txt"
         stop_with "the load test $name had errors"
     }
+    resident "after it" >>"$out/$name.txt"
     cat "$out/$name.txt"
 }
 
@@ -104,6 +108,7 @@ say "== padosd under load: 32 clients, batches of 8, Complete Journey, profile a
 serve_guard
 serve_start --set threads=0
 serve_fill
+load warm --seconds 5
 load load
 load load-mute --mute 20
 serve_stop
