@@ -250,7 +250,7 @@ static void test_an_expired_deadline_is_said(void **state)
     pados_result *r;
     pados_search slow = {
         .table = "t", .count = 4096, .k = 200, .vectors = rows, .dim = DIM, .exact = true, .timeout_ms = 1};
-    must_fail(pados_search_run(client, &slow, &r, &error), error, DEADLINE_EXCEEDED, "");
+    must_fail(pados_search_run(client, &slow, &r, &error), error, DEADLINE_EXCEEDED, "deadline");
     pados_close(client);
 }
 

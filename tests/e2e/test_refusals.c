@@ -80,7 +80,7 @@ static void test_a_batch_over_the_limit_is_refused_before_it_is_sent(void **stat
     (void)state;
     float *many = calloc((size_t)5000 * DIM, sizeof *many);
     refused(INVALID_ARGUMENT, "4096", .table = "t", .count = 5000, .k = 5, .vectors = many, .dim = DIM);
-    refused(INVALID_ARGUMENT, "", .table = "t", .count = 4096, .k = 1000, .vectors = many, .dim = DIM);
+    refused(INVALID_ARGUMENT, "hits", .table = "t", .count = 4096, .k = 1000, .vectors = many, .dim = DIM);
     free(many);
 }
 
