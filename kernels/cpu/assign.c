@@ -1,53 +1,145 @@
-/* Nearest centroids: ||x - c||^2 is least where 2 <x, c> - ||c||^2 is most, so that a distance costs one dot. A task is
- * a block of rows against all centroids, a tile of centroids at a time. */
+/* Nearest centroids: makes the centroids ready, deals out blocks of rows. near.h says how the nearest is found. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu.h"
+#include "near.h"
 
-#define ROW_TASK  64u
-#define LIST_TILE 64u
+#define ROW_TASK 64u
+
+/* The table for an instruction set of ops.h: VNNI where that set has it. */
+static const pd_near_ops *near_ops(const char *isa)
+{
+#if defined(__x86_64__)
+    if (strcmp(isa, "avx2") == 0) return &pd_near_ops_avx2;
+    __builtin_cpu_init();
+    if (strcmp(isa, "portable") != 0)
+        return __builtin_cpu_supports("avx512vnni") ? &pd_near_ops_vnni : &pd_near_ops_avx512;
+#else
+    (void)isa;
+#endif
+    return &pd_near_ops_portable;
+}
+
+/* ------------------------------------------------------------------------------------------------ centroids --- */
+
+typedef struct near_memory {
+    pd_near near;
+    const pd_near_ops *ops;
+    const float *centroids; /* [nlist][dim], the caller's */
+    pd_buffer buffer;
+    float *values, *mean, *scale, *squares, *length, *losses; /* losses: [padded] loss(e)^2 / ||e||^2 */
+    uint8_t *codes;
+} near_memory;
+
+static void take_mean(near_memory *m, double *sums)
+{
+    uint32_t nlist = m->near.nlist, dim = m->near.dim;
+    memset(sums, 0, dim * sizeof *sums);
+    for (uint32_t l = 0; l < nlist; l++)
+        for (uint32_t d = 0; d < dim; d++)
+            sums[d] += (double)m->centroids[(size_t)l * dim + d];
+    for (uint32_t d = 0; d < dim; d++)
+        m->mean[d] = (float)(sums[d] / nlist);
+}
+
+/* Sixteen centroids: values, codes in their block, and what the bounds need. */
+static void prepare_block(void *context, uint32_t block, uint32_t worker)
+{
+    (void)worker;
+    near_memory *m = context;
+    const pd_near *near = &m->near;
+    uint32_t dim = near->dim;
+    int8_t codes[PD_MAX_DIM];
+    uint8_t *out = m->codes + (size_t)block * 16 * near->dim4;
+    memset(out, m->ops->bias, (size_t)16 * near->dim4);
+    for (uint32_t l = block * 16; l < block * 16 + 16; l++) {
+        m->scale[l] = m->length[l] = m->losses[l] = 0.0f;
+        m->squares[l] = FLT_MAX;
+        if (l >= near->nlist) continue;
+        const float *centroid = m->centroids + (size_t)l * dim;
+        float *values = m->values + (size_t)l * near->dim16, sums[3];
+        memcpy(values, centroid, dim * sizeof *values);
+        memset(values + dim, 0, (near->dim16 - dim) * sizeof *values);
+        m->scale[l] = 2.0f * m->ops->quantise(centroid, m->mean, dim, near->dim4, codes, sums);
+        m->squares[l] = sums[0] * (1.0f - near->slack);
+        m->length[l] = 2.0f * sqrtf(sums[0]) * (1.0f + near->slack);
+        m->losses[l] = sums[0] > 0.0f ? sums[2] / sums[0] : 0.0f;
+        for (uint32_t d = 0; d < near->dim4; d++)
+            out[((size_t)(d / 4) * 16 + l % 16) * 4 + d % 4] = (uint8_t)(codes[d] + m->ops->bias);
+    }
+}
+
+static pd_status near_open(near_memory *m, pd_cpu_device *device, const float *centroids, uint32_t nlist,
+                           uint32_t dim, pd_error *err)
+{
+    pd_near *near = &m->near;
+    m->ops = near_ops(device->ops->isa);
+    m->centroids = centroids;
+    near->nlist = nlist;
+    near->padded = (nlist + PD_NEAR_LISTS - 1) / PD_NEAR_LISTS * PD_NEAR_LISTS;
+    near->dim = dim;
+    near->dim16 = pd_dim16(dim);
+    near->dim4 = (dim + 3) / 4 * 4;
+    near->slack = (float)(8 + dim / 2) * FLT_EPSILON;
+    /* Every part a multiple of 64 bytes. */
+    size_t values = (size_t)nlist * near->dim16 * sizeof(float), codes = (size_t)near->padded * near->dim4;
+    size_t column = near->padded * sizeof(float), mean = near->dim16 * sizeof(float);
+    pd_status status = pd_buffer_need(&m->buffer, values + codes + 4 * column + mean + dim * sizeof(double),
+                                      "centroids", err);
+    if (status != PD_OK) return status;
+    unsigned char *at = m->buffer.data;
+    near->values = m->values = (float *)at;
+    near->codes = m->codes = at + values;
+    near->scale = m->scale = (float *)(at + values + codes);
+    near->squares = m->squares = (float *)(at + values + codes + column);
+    near->length = m->length = (float *)(at + values + codes + 2 * column);
+    m->losses = (float *)(at + values + codes + 3 * column);
+    near->mean = m->mean = (float *)(at + values + codes + 4 * column);
+    take_mean(m, (double *)(at + values + codes + 4 * column + mean));
+    pd_pool_run(device->pool, near->padded / 16, prepare_block, m);
+    float loss = 0.0f;
+    for (uint32_t l = 0; l < nlist; l++)
+        loss = m->losses[l] > loss ? m->losses[l] : loss;
+    near->loss = sqrtf(loss) * (1.0f + near->slack);
+    return PD_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ rows --- */
 
 typedef struct assign_job {
-    const pd_cpu_ops *ops;
-    const float *centroids; /* [nlist][dim16] */
-    const float *squares;   /* [nlist] */
+    const pd_near_ops *ops;
+    const pd_near *near;
     const float *rows;
     uint64_t n;
     uint64_t base; /* first row of this run */
-    uint32_t nlist, dim;
     uint32_t *lists;
-    float *tiles; /* [threads][ROW_TASK][dim16] */
+    unsigned char *scratch; /* [threads][scratch_bytes] */
+    size_t scratch_bytes;
 } assign_job;
+
+/* A worker's memory: values, codes, bounds of PD_NEAR_ROWS rows. */
+static size_t scratch_of(const pd_near *near)
+{
+    size_t row = near->dim16 * sizeof(float) + near->dim4 * sizeof(int16_t) + near->padded * sizeof(float);
+    return (PD_NEAR_ROWS * row + 63) / 64 * 64;
+}
 
 static void assign_task(void *context, uint32_t task, uint32_t worker)
 {
     assign_job *job = context;
-    uint32_t dim16 = pd_dim16(job->dim);
+    const pd_near *near = job->near;
+    float *values = (float *)(job->scratch + worker * job->scratch_bytes);
+    float *bounds = values + (size_t)PD_NEAR_ROWS * near->dim16;
+    int16_t *codes = (int16_t *)(bounds + (size_t)PD_NEAR_ROWS * near->padded);
     uint64_t first = job->base + (uint64_t)task * ROW_TASK;
-    uint32_t n = job->n - first < ROW_TASK ? (uint32_t)(job->n - first) : ROW_TASK;
-    float *tile = job->tiles + (size_t)worker * ROW_TASK * dim16;
-    job->ops->pad_f32(job->rows + first * job->dim, n, job->dim, tile);
-    const float *rows[ROW_TASK];
-    float best[ROW_TASK], dots[ROW_TASK * LIST_TILE];
-    uint32_t *lists = job->lists + first;
-    for (uint32_t i = 0; i < n; i++) {
-        rows[i] = tile + (size_t)i * dim16;
-        best[i] = -FLT_MAX;
-        lists[i] = 0;
-    }
-    for (uint32_t list = 0; list < job->nlist; list += LIST_TILE) {
-        uint32_t nlists = job->nlist - list < LIST_TILE ? job->nlist - list : LIST_TILE;
-        job->ops->lanes(rows, n, job->centroids + (size_t)list * dim16, nlists, dim16, 0, dots, LIST_TILE);
-        for (uint32_t i = 0; i < n; i++) {
-            for (uint32_t l = 0; l < nlists; l++) {
-                float near = 2.0f * dots[i * LIST_TILE + l] - job->squares[list + l];
-                if (near > best[i]) {
-                    best[i] = near;
-                    lists[i] = list + l;
-                }
-            }
-        }
+    uint64_t end = job->n - first < ROW_TASK ? job->n : first + ROW_TASK;
+    for (; first < end; first += PD_NEAR_ROWS) {
+        uint32_t n = end - first < PD_NEAR_ROWS ? (uint32_t)(end - first) : PD_NEAR_ROWS;
+        pd_near_row rows[PD_NEAR_ROWS];
+        job->ops->prepare(near, job->rows + first * near->dim, n, values, codes, rows);
+        job->ops->nearest(near, rows, n, bounds, job->lists + first);
     }
 }
 
@@ -58,33 +150,24 @@ pd_status pd_cpu_assign(pd_device *base, const float *centroids, uint32_t nlist,
                         const float *rows, uint64_t n, uint32_t *lists, pd_error *err)
 {
     pd_cpu_device *device = (pd_cpu_device *)base;
-    size_t dim16 = pd_dim16(dim);
-    pd_buffer padded = {0}, tiles = {0};
-    size_t tile = pd_pool_threads(device->pool) * (size_t)ROW_TASK * dim16;
-    pd_status status = pd_buffer_need(&padded, nlist * (dim16 + 1) * sizeof(float), "centroids", err);
-    if (status == PD_OK) status = pd_buffer_need(&tiles, tile * sizeof(float), "rows", err);
-    if (status != PD_OK) goto done;
-    float *squares = (float *)padded.data + nlist * dim16;
-    device->ops->pad_f32(centroids, nlist, dim, padded.data);
-    for (uint32_t list = 0; list < nlist; list++) {
-        const float *centroid = (const float *)padded.data + list * dim16;
-        device->ops->lanes(&centroid, 1, centroid, 1, (uint32_t)dim16, 0, &squares[list], 1);
-    }
-    assign_job job = {.ops = device->ops,
-                      .centroids = padded.data,
-                      .squares = squares,
+    near_memory memory = {0};
+    pd_buffer scratch = {0};
+    pd_status status = near_open(&memory, device, centroids, nlist, dim, err);
+    size_t scratch_bytes = scratch_of(&memory.near);
+    if (status == PD_OK)
+        status = pd_buffer_need(&scratch, pd_pool_threads(device->pool) * scratch_bytes, "rows", err);
+    assign_job job = {.ops = memory.ops,
+                      .near = &memory.near,
                       .rows = rows,
                       .n = n,
-                      .nlist = nlist,
-                      .dim = dim,
                       .lists = lists,
-                      .tiles = tiles.data};
-    for (; job.base < n; job.base += RUN_ROWS) {
+                      .scratch = scratch.data,
+                      .scratch_bytes = scratch_bytes};
+    for (; status == PD_OK && job.base < n; job.base += RUN_ROWS) {
         uint64_t left = n - job.base < RUN_ROWS ? n - job.base : RUN_ROWS;
         pd_pool_run(device->pool, (uint32_t)((left + ROW_TASK - 1) / ROW_TASK), assign_task, &job);
     }
-done:
-    pd_buffer_free(&padded);
-    pd_buffer_free(&tiles);
+    pd_buffer_free(&memory.buffer);
+    pd_buffer_free(&scratch);
     return status;
 }
