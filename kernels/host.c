@@ -66,6 +66,8 @@ static void free_lists(pd_host_index *index)
     free(index->rows);
     free(index->page_list);
     free(index->histograms);
+    free(index->coarse_pages);
+    free(index->mean);
 }
 
 void pd_host_index_close(pd_index *base)
@@ -152,6 +154,39 @@ static float *padded_centroids(const float *centroids, uint32_t nlist, uint32_t 
     return padded;
 }
 
+/* Fills coarse, coarse_pages and mean. 0: no memory. */
+static int coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host_index *fresh)
+{
+    uint32_t nlist = of->nlist, dim = of->dim, npages = pd_pages_for(nlist);
+    pd_shape shape = {.metric = of->metric, .code = PD_CODE_I8, .dim = dim, .nlist = 1};
+    if (pd_layout_of(&shape, &fresh->coarse, NULL) != PD_OK) return 0;
+    fresh->coarse_pages = aligned_alloc(64, (size_t)npages * fresh->coarse.page_bytes);
+    fresh->mean = aligned_alloc(64, pd_dim16(dim) * sizeof *fresh->mean);
+    float *gap = malloc(dim * sizeof *gap);
+    if (!fresh->coarse_pages || !fresh->mean || !gap) {
+        free(gap);
+        return 0;
+    }
+    memset(fresh->mean, 0, pd_dim16(dim) * sizeof *fresh->mean);
+    for (uint32_t d = 0; d < dim; d++) {
+        double sum = 0;
+        for (uint32_t list = 0; list < nlist; list++)
+            sum += (double)lists->centroids[(size_t)list * dim + d];
+        fresh->mean[d] = (float)(sum / nlist);
+    }
+    for (uint32_t p = 0; p < npages; p++)
+        pd_page_clear(&shape, &fresh->coarse, fresh->coarse_pages + p * fresh->coarse.page_bytes);
+    for (uint32_t list = 0; list < nlist; list++) {
+        unsigned char *page = fresh->coarse_pages + list / PD_PAGE_ROWS * fresh->coarse.page_bytes;
+        for (uint32_t d = 0; d < dim; d++)
+            gap[d] = lists->centroids[(size_t)list * dim + d] - fresh->mean[d];
+        pd_page_encode(&shape, &fresh->coarse, NULL, gap, list % PD_PAGE_ROWS, 1, page, NULL);
+        if (lists->rows[list] == 0) pd_page_term(&fresh->coarse, page)[list % PD_PAGE_ROWS] = -INFINITY;
+    }
+    free(gap);
+    return 1;
+}
+
 pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err)
 {
     pd_host_index *index = (pd_host_index *)base;
@@ -172,7 +207,7 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     if (summaries)
         fresh.histograms =
             copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
-    if (!fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages || !fresh.rows ||
+    if (!coarse_codes(lists, shape, &fresh) || !fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages || !fresh.rows ||
         (summaries && !fresh.histograms)) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
         goto err_after_alloc;
@@ -185,6 +220,9 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     index->page_list = fresh.page_list;
     index->histograms = fresh.histograms;
     index->beta = lists->beta;
+    index->coarse = fresh.coarse;
+    index->coarse_pages = fresh.coarse_pages;
+    index->mean = fresh.mean;
     return PD_OK;
 
 err_after_alloc:

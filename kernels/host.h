@@ -29,6 +29,11 @@ typedef struct pd_host_index {
     uint32_t *page_list; /* [npages]: the list a page belongs to, PD_NO_LIST */
     float *histograms;   /* [layout.weights][nlist], NULL: none */
     float beta;
+    /* The centroids as the coarse step sees them (score.h): i8 codes of what lies between them and their mean, in pages
+     * of a table without columns. */
+    pd_layout coarse;
+    unsigned char *coarse_pages; /* [pages for nlist][coarse.page_bytes] */
+    float *mean;                 /* [dim16] */
 } pd_host_index;
 
 /* Slots of a backend. bytes: of the backend's own index, which begins with a pd_host_index. */

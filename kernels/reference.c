@@ -147,8 +147,31 @@ static double list_term(const pd_host_index *index, const pd_query *query, uint3
                       index->base.shape.dim);
 }
 
-/* The lists to scan, best first. Returns how many. order: [pd_host_nlist] */
-static uint32_t choose(const pd_host_index *index, const pd_query *query, pd_hit *order)
+/* How near each list is for choosing (score.h): by the i8 codes of the centroids, which stand for c - mean. */
+static void nearness(const pd_host_index *index, const pd_query *query, double *near)
+{
+    const pd_shape *shape = &index->base.shape;
+    const pd_layout *layout = &index->coarse;
+    float moved[PD_MAX_DIM];
+    int8_t codes[PD_MAX_DIM];
+    for (uint32_t d = 0; d < shape->dim; d++)
+        moved[d] = query->vector[d] - (shape->metric == PD_L2 ? index->mean[d] : 0.0f);
+    float qs = pd_quantise_query(moved, shape->dim, layout->dim4, codes);
+    double factor = shape->metric == PD_L2 ? 2.0 * (double)qs : (double)qs;
+    for (uint32_t list = 0; list < shape->nlist; list++) {
+        unsigned char *page = index->coarse_pages + list / PD_PAGE_ROWS * layout->page_bytes;
+        const int8_t *rows = (const int8_t *)(page + layout->codes);
+        uint32_t row = list % PD_PAGE_ROWS;
+        double dot = 0;
+        for (uint32_t d = 0; d < shape->dim; d++)
+            dot += (double)codes[d] * (double)rows[((size_t)(d / 4) * PD_PAGE_ROWS + row) * 4 + d % 4];
+        near[list] =
+            (double)pd_page_term(layout, page)[row] + factor * (double)pd_page_scale(layout, page)[row] * dot;
+    }
+}
+
+/* The lists to scan, best first. Returns how many. order: [pd_host_nlist], near: the same, to work in */
+static uint32_t choose(const pd_host_index *index, const pd_query *query, pd_hit *order, double *near)
 {
     uint32_t nlist = pd_host_nlist(index);
     if (query->vector && index->base.shape.nlist > 0 && query->probes) {
@@ -156,9 +179,10 @@ static uint32_t choose(const pd_host_index *index, const pd_query *query, pd_hit
             order[i] = (pd_hit){.id = query->probes[i]};
         return query->nprobe;
     }
+    memset(near, 0, nlist * sizeof *near);
+    if (query->vector && index->base.shape.nlist > 0) nearness(index, query, near);
     for (uint32_t list = 0; list < nlist; list++) {
-        double score =
-            (double)query->similarity * list_term(index, query, list) + summary(index, query, list);
+        double score = (double)query->similarity * near[list] + summary(index, query, list);
         if (index->rows && index->rows[list] == 0) score = -INFINITY;
         order[list] = (pd_hit){.id = list, .score = (float)score};
     }
@@ -253,8 +277,9 @@ static pd_status search_one(pd_host_index *index, const pd_query *query, pd_answ
     pd_hit *items = malloc((size_t)(pd_topk_room(depth) + pd_topk_room(query->k) + nlist) * sizeof *items);
     s.qi = malloc(index->base.layout.dim4);
     s.decoded = malloc(shape->dim * sizeof *s.decoded);
+    double *near = malloc(nlist * sizeof *near);
     pd_status status = PD_OK;
-    if (!items || !s.qi || !s.decoded) {
+    if (!items || !s.qi || !s.decoded || !near) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to search", index->name);
         goto done;
     }
@@ -262,7 +287,7 @@ static pd_status search_one(pd_host_index *index, const pd_query *query, pd_answ
     pd_hit *order = items + pd_topk_room(depth) + pd_topk_room(query->k);
     pd_topk_init(&s.topk, items, depth, refines ? -INFINITY : query->min_score);
     if (query->vector) s.qs = pd_quantise_query(query->vector, shape->dim, index->base.layout.dim4, s.qi);
-    uint32_t nprobe = query->vector && query->nprobe == 0 ? 0 : choose(index, query, order);
+    uint32_t nprobe = query->vector && query->nprobe == 0 ? 0 : choose(index, query, order, near);
     uint64_t t1 = now_ns();
     for (uint32_t p = 0; p < nprobe; p++) {
         uint32_t list = (uint32_t)order[p].id;
@@ -289,6 +314,7 @@ done:
     free(items);
     free(s.qi);
     free(s.decoded);
+    free(near);
     return status;
 }
 

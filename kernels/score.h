@@ -16,6 +16,13 @@
  *   for each byte column c, ascending:                 score = score + W[c][value]
  *   for each key column, each boosted value in turn:   score = score + weight, where the row holds the value
  *
+ * Lists are chosen by the same arithmetic over coarser numbers, exact in its integers, so that every backend chooses alike. With m the
+ * mean of the centroids (each dimension summed in double, rounded once), the centroid c is kept as the i8 code of the
+ * row c - m under a centroid of zeros; qi and qs are those of q (ip, cosine) or of q - m (l2):
+ *   near = (0 + term) + (qf * scale) * (float)dot      -||q - c||^2 or <q, c>, less what is the same for all lists
+ *   rank = a * near + 0.0f [+ the weight summary]      the best nprobe are probed, ties by list number; empty lists last
+ * The list term lt of a probed list is exact.
+ *
  * The + 0.0f turns -0 into 0, so that adding a zero weight never changes a bit: columns whose weights are all zero may
  * be skipped. Without a vector (attributes alone) score starts at 0.0f. Order: higher score, then smaller id.
  */

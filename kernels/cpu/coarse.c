@@ -1,16 +1,16 @@
 /* Choosing the lists to probe.
  *
- * Every centroid is scored by the written f32 sum of 16 lanes, so that the choice does not depend on the batch; the
- * lists' weight summaries are added and the best nprobe are kept, ties by list number. Lists without rows come last.
- * Many queries: a task is a block of queries against all centroids. Few: a task is a range of centroids for all
- * queries, and a second step chooses.
+ * The centroids lie in pages of i8 codes of their own (host.c), so that choosing is the same integer product as scanning; the
+ * lists' weight summaries are added and the best nprobe are kept, ties by list number. Lists without rows come last. The
+ * list terms of the chosen are then the written f32 sums. Many queries: a task is a block of queries against all
+ * centroids. Few: a task is a range of centroids for all queries, and a second step chooses.
  */
 #include <float.h>
 #include <string.h>
 
 #include "cpu.h"
 
-#define LIST_TASK 256u /* centroids of a task when queries are few */
+#define PAGE_TASK 8u /* pages of centroids of a task when queries are few */
 
 uint32_t pd_cpu_probes(const pd_host_index *index, const pd_query *query)
 {
@@ -35,33 +35,39 @@ uint32_t pd_coarse_rows(uint32_t threads, uint32_t n)
     return blockwise(threads, n) ? PD_GROUP * threads : n;
 }
 
-/* List terms of queries first .. first + n - 1 for a range of lists. terms: [n][nlist] */
-static void list_terms(const pd_batch *batch, uint32_t first, uint32_t n, uint32_t list, uint32_t nlists,
-                       float *terms)
+/* Floats between two queries' rows of list scores. */
+static size_t terms_apart(const pd_batch *batch)
 {
-    const pd_shape *shape = &batch->index->base.shape;
-    const float *vectors[PD_GROUP];
-    float *rows[PD_GROUP];
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!must_choose(batch, first + i)) continue;
-        vectors[used] = batch->preps[first + i].vector;
-        rows[used++] = terms + (size_t)i * shape->nlist;
+    return (size_t)pd_pages_for(batch->index->base.shape.nlist) * PD_PAGE_ROWS;
+}
+
+/* Scores of queries first .. first + n - 1 for the lists of some pages. terms: [n][terms_apart] */
+static void list_scores(const pd_batch *batch, uint32_t first, uint32_t n, uint32_t page, uint32_t npages,
+                        float *terms)
+{
+    const pd_host_index *index = batch->index;
+    const pd_cpu_device *device = batch->device;
+    uint32_t dim64 = pd_dim64(index->base.shape.dim);
+    pd_cpu_group group;
+    int32_t dots[PD_GROUP * PD_PAGE_ROWS];
+    /* Runs of queries that choose: their packed codes lie side by side. */
+    for (uint32_t i = 0, end; i < n; i = end + 1) {
+        for (end = i; end < n && must_choose(batch, first + end); end++) {
+            group.lt[end - i] = 0.0f;
+            group.a[end - i] = batch->queries[first + end].similarity;
+            group.qf[end - i] = batch->preps[first + end].nf;
+            group.bar[end - i] = 0.0f;
+        }
+        const unsigned char *near = end > i ? batch->preps[first + i].near : NULL;
+        for (uint32_t p = page; end > i && p < page + npages; p++) {
+            unsigned char *codes = index->coarse_pages + p * index->coarse.page_bytes;
+            device->i8->dots((const int8_t *)(codes + index->coarse.codes), index->coarse.dim4 / 4, dim64,
+                             near, end - i, dots);
+            device->ops->scores_i8(
+                dots, end - i, pd_page_term(&index->coarse, codes), pd_page_scale(&index->coarse, codes),
+                &group, terms + i * terms_apart(batch) + (size_t)p * PD_PAGE_ROWS, terms_apart(batch));
+        }
     }
-    /* Rows of queries that choose lie at even distances only when all of the block do. */
-    const float *centroids = pd_host_centroid(batch->index, list);
-    uint32_t dim16 = pd_dim16(shape->dim);
-    int l2 = shape->metric == PD_L2;
-    if (used == n) {
-        batch->device->ops->lanes(vectors, n, centroids, nlists, dim16, l2, terms + list, shape->nlist);
-    } else {
-        for (uint32_t i = 0; i < used; i++)
-            batch->device->ops->lanes(vectors + i, 1, centroids, nlists, dim16, l2, rows[i] + list,
-                                      shape->nlist);
-    }
-    for (uint32_t i = 0; l2 && i < used; i++)
-        for (uint32_t l = list; l < list + nlists; l++)
-            rows[i][l] = -rows[i][l];
 }
 
 /* summary[l]: what the weights promise of each list. Returns 0 where they promise nothing. */
@@ -81,26 +87,67 @@ static int summarise(const pd_batch *batch, const pd_prep *prep, pd_worker *work
     return 1;
 }
 
-static void choose(const pd_batch *batch, uint32_t q, const float *terms, const float *summary,
-                   pd_worker *worker)
+/* The lists whose score is among the `want` best, ties by number, in ascending order. */
+static uint32_t pick(const pd_batch *batch, const float *scores, uint32_t want, pd_worker *worker)
 {
-    const pd_host_index *index = batch->index;
-    uint32_t nlist = index->base.shape.nlist, want = pd_cpu_probes(index, &batch->queries[q]);
-    float a = batch->queries[q].similarity;
-    pd_topk best;
-    pd_topk_init(&best, worker->hits, want, -FLT_MAX);
-    for (uint32_t list = 0; list < nlist; list++) {
-        float score = a * terms[list] + 0.0f;
-        if (summary) score = score + summary[list];
-        if (!(score >= -FLT_MAX) || index->rows[list] == 0) score = -FLT_MAX;
-        pd_topk_push(&best, score, list, 0);
+    const pd_cpu_ops *ops = batch->device->ops;
+    uint32_t nlist = batch->index->base.shape.nlist, count = 0;
+    float t = ops->kth(scores, nlist, want, worker->pick);
+    for (uint32_t list = 0; list < nlist; list += PD_PAGE_ROWS) {
+        uint32_t mask = ops->at_least(scores + list, t);
+        for (; mask; mask &= mask - 1) {
+            uint32_t at = list + (uint32_t)__builtin_ctz(mask);
+            if (at < nlist) worker->lists[count++] = at;
+        }
     }
-    pd_topk_sort(&best);
+    /* Of those at t the last are too many. */
+    uint32_t kept = count;
+    for (uint32_t i = count; kept > want; i--) {
+        if (scores[worker->lists[i - 1]] != t) continue;
+        memmove(&worker->lists[i - 1], &worker->lists[i], (count - i) * sizeof *worker->lists);
+        count--;
+        kept--;
+    }
+    return kept;
+}
+
+#define TERMS_AHEAD 32u
+
+/* The written list terms of pairs[0 .. n). */
+static void list_terms(const pd_batch *batch, uint32_t q, pd_pair *pairs, uint32_t n)
+{
+    const pd_shape *shape = &batch->index->base.shape;
+    int l2 = shape->metric == PD_L2;
+    for (uint32_t first = 0; first < n; first += TERMS_AHEAD) {
+        uint32_t count = n - first < TERMS_AHEAD ? n - first : TERMS_AHEAD;
+        const float *rows[TERMS_AHEAD];
+        float terms[TERMS_AHEAD];
+        for (uint32_t i = 0; i < count; i++)
+            rows[i] = pd_host_centroid(batch->index, pairs[first + i].list);
+        batch->device->ops->lanes_any(batch->preps[q].vector, rows, count, pd_dim16(shape->dim), l2, terms);
+        for (uint32_t i = 0; i < count; i++)
+            pairs[first + i].lt = l2 ? -terms[i] : terms[i];
+    }
+}
+
+/* scores: [terms_apart], spoilt. */
+static void choose(const pd_batch *batch, uint32_t q, float *scores, const float *summary, pd_worker *worker)
+{
+    uint32_t nlist = batch->index->base.shape.nlist, want = pd_cpu_probes(batch->index, &batch->queries[q]);
+    batch->device->ops->settle(scores, summary, nlist);
+    uint32_t count = pick(batch, scores, want, worker);
     pd_pair *pairs = batch->pairs + batch->starts[q];
-    for (uint32_t i = 0; i < best.count; i++) {
-        uint32_t list = (uint32_t)best.items[i].id;
-        pairs[i] = (pd_pair){.query = q, .list = list, .lt = terms[list], .rank = i};
-    }
+    for (uint32_t i = 0; i < count; i++)
+        pairs[i] = (pd_pair){.query = q, .list = worker->lists[i]};
+    list_terms(batch, q, pairs, count);
+    uint32_t *probes = batch->answers[q].probes;
+    if (!probes) return;
+    /* Best first, for those who want to know. */
+    for (uint32_t i = 0; i < count; i++)
+        worker->hits[i] = (pd_hit){.id = worker->lists[i], .score = scores[worker->lists[i]]};
+    pd_hits_sort(worker->hits, count);
+    for (uint32_t i = 0; i < count; i++)
+        probes[i] = (uint32_t)worker->hits[i].id;
 }
 
 /* Queries whose lists are given: forced probes, or all of them. */
@@ -111,21 +158,16 @@ static void take_given(const pd_batch *batch, uint32_t q)
     pd_pair *pairs = batch->pairs + batch->starts[q];
     uint32_t count = batch->starts[q + 1] - batch->starts[q];
     int forced = query->vector && shape->nlist > 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t list = forced ? query->probes[i] : i;
-        float lt = 0.0f;
-        if (forced) {
-            batch->device->ops->lanes(&batch->preps[q].vector, 1, pd_host_centroid(batch->index, list), 1,
-                                      pd_dim16(shape->dim), shape->metric == PD_L2, &lt, 1);
-            lt = shape->metric == PD_L2 ? -lt : lt;
-        }
-        pairs[i] = (pd_pair){.query = q, .list = list, .lt = lt, .rank = i};
-    }
+    for (uint32_t i = 0; i < count; i++)
+        pairs[i] = (pd_pair){.query = q, .list = forced ? query->probes[i] : i};
+    if (!forced) return;
+    list_terms(batch, q, pairs, count);
+    for (uint32_t i = 0; batch->answers[q].probes && i < count; i++)
+        batch->answers[q].probes[i] = query->probes[i];
 }
 
 /* Queries of one request share their weights: the summary of the one before serves again. */
-static void choose_some(const pd_batch *batch, uint32_t first, uint32_t n, const float *terms,
-                        pd_worker *worker)
+static void choose_some(const pd_batch *batch, uint32_t first, uint32_t n, float *terms, pd_worker *worker)
 {
     const pd_cpu_column *columns = NULL;
     uint32_t ncolumns = UINT32_MAX;
@@ -141,8 +183,7 @@ static void choose_some(const pd_batch *batch, uint32_t first, uint32_t n, const
             columns = prep->weigh.columns;
             ncolumns = prep->weigh.ncolumns;
         }
-        choose(batch, first + i, terms + (size_t)i * batch->index->base.shape.nlist,
-               some ? worker->summary : NULL, worker);
+        choose(batch, first + i, terms + i * terms_apart(batch), some ? worker->summary : NULL, worker);
     }
 }
 
@@ -152,8 +193,8 @@ static void block_task(void *context, uint32_t task, uint32_t worker)
     uint32_t nlist = batch->index->base.shape.nlist;
     uint32_t first = task * PD_GROUP;
     uint32_t n = batch->n - first < PD_GROUP ? batch->n - first : PD_GROUP;
-    float *terms = batch->terms + (size_t)worker * PD_GROUP * nlist;
-    if (nlist > 0) list_terms(batch, first, n, 0, nlist, terms);
+    float *terms = batch->terms + worker * PD_GROUP * terms_apart(batch);
+    if (nlist > 0) list_scores(batch, first, n, 0, pd_pages_for(nlist), terms);
     choose_some(batch, first, n, terms, &batch->workers[worker]);
 }
 
@@ -162,19 +203,18 @@ static void range_task(void *context, uint32_t task, uint32_t worker)
     (void)worker;
     pd_batch *batch = context;
     uint32_t nlist = batch->index->base.shape.nlist;
-    uint32_t list = task * LIST_TASK;
-    uint32_t nlists = nlist - list < LIST_TASK ? nlist - list : LIST_TASK;
+    uint32_t npages = pd_pages_for(nlist), page = task * PAGE_TASK;
+    uint32_t some = npages - page < PAGE_TASK ? npages - page : PAGE_TASK;
     for (uint32_t first = 0; first < batch->n; first += PD_GROUP) {
         uint32_t n = batch->n - first < PD_GROUP ? batch->n - first : PD_GROUP;
-        list_terms(batch, first, n, list, nlists, batch->terms + (size_t)first * nlist);
+        list_scores(batch, first, n, page, some, batch->terms + first * terms_apart(batch));
     }
 }
 
 static void choose_task(void *context, uint32_t task, uint32_t worker)
 {
     pd_batch *batch = context;
-    choose_some(batch, task, 1, batch->terms + (size_t)task * batch->index->base.shape.nlist,
-                &batch->workers[worker]);
+    choose_some(batch, task, 1, batch->terms + task * terms_apart(batch), &batch->workers[worker]);
 }
 
 void pd_cpu_coarse(pd_batch *batch)
@@ -185,6 +225,6 @@ void pd_cpu_coarse(pd_batch *batch)
         pd_pool_run(pool, (batch->n + PD_GROUP - 1) / PD_GROUP, block_task, batch);
         return;
     }
-    pd_pool_run(pool, (nlist + LIST_TASK - 1) / LIST_TASK, range_task, batch);
+    pd_pool_run(pool, (pd_pages_for(nlist) + PAGE_TASK - 1) / PAGE_TASK, range_task, batch);
     pd_pool_run(pool, batch->n, choose_task, batch);
 }

@@ -10,10 +10,11 @@
 
 static pd_status cpu_open(const pd_device_options *options, pd_device **out, pd_error *err)
 {
-    const pd_cpu_ops *ops = pd_cpu_ops_find(options->isa);
-    if (!ops)
+    const pd_cpu_ops *ops = NULL;
+    const pd_cpu_i8 *i8 = NULL;
+    if (!pd_cpu_ops_find(options->isa, &ops, &i8))
         return pd_fail(err, PD_INVALID_ARGUMENT,
-                       "isa \"%s\" is not portable, avx2 or avx512, or this machine does not have it",
+                       "isa \"%s\" is not portable, avx2, avx512 or amx, or this machine does not have it",
                        options->isa);
     uint32_t threads = options->threads;
     if (threads == 0) {
@@ -27,6 +28,7 @@ static pd_status cpu_open(const pd_device_options *options, pd_device **out, pd_
     if (!device) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a device");
     device->base.backend = &pd_backend_cpu;
     device->ops = ops;
+    device->i8 = i8;
     pd_status status = pd_slab_open(&device->slab, options->memory, err);
     if (status != PD_OK) goto err_after_alloc;
     status = pd_pool_open(threads, options->idle, &device->pool, err);
@@ -76,7 +78,7 @@ static void cpu_info(const pd_device *base, pd_device_info *info)
     char model[64];
     read_model(model, sizeof model);
     info->backend = "cpu";
-    info->isa = device->ops->isa;
+    info->isa = device->i8->isa;
     info->threads = pd_pool_threads(device->pool);
     snprintf(info->about, sizeof info->about, "%s, %u thread%s", model, info->threads,
              info->threads == 1 ? "" : "s");

@@ -28,36 +28,45 @@ typedef struct pd_buffer {
 pd_status pd_buffer_need(pd_buffer *buffer, size_t bytes, const char *what, pd_error *err);
 void pd_buffer_free(pd_buffer *buffer);
 
-/* A query made ready. */
+/* A query made ready. Without a vector all pointers are NULL. */
 typedef struct pd_prep {
     const pd_query *query;
-    const float *vector;  /* 16 lanes; NULL without a vector */
-    const int16_t *codes; /* [dim4]; NULL without a vector or i8 codes */
-    float qf;
+    const float *vector; /* 16 lanes */
+    const void *codes;   /* packed for the scan; NULL without i8 codes */
+    const void *near;    /* packed for choosing lists (score.h) */
+    float qf, nf;        /* the factors of the dots with either */
     pd_cpu_weigh weigh;
 } pd_prep;
 
 typedef struct pd_prepared {
     pd_prep *preps; /* [count] */
-    pd_buffer prep_memory, vectors, codes, columns;
+    pd_buffer prep_memory, vectors, codes, near, columns, counts;
 } pd_prepared;
 
-/* quantise: also make the i8 codes. What the queries point at is read until the next use. */
-pd_status pd_prepare(pd_pool *pool, const pd_shape *shape, const pd_layout *layout, int quantise,
-                     const pd_query *queries, uint32_t count, pd_prepared *prepared, pd_error *err);
+struct pd_cpu_device;
+
+/* index: what the queries will be asked of; NULL for an exact search, which needs no codes. What the queries point at is
+ * read until the next use. */
+pd_status pd_prepare(const struct pd_cpu_device *device, const pd_shape *shape, const pd_layout *layout,
+                     const pd_host_index *index, const pd_query *queries, uint32_t count,
+                     pd_prepared *prepared, pd_error *err);
 void pd_prepared_free(pd_prepared *prepared);
 
-/* The candidates of one query, or of one query in one worker's hands. */
-typedef struct pd_candidates {
-    pd_topk topk;
+/* The candidates of one query, or of one query in one worker's hands: shortlist.c. */
+typedef struct pd_shortlist {
+    float *scores;   /* [room + 16] */
+    uint32_t *slots; /* [room + 16] */
+    uint32_t count, keep, room;
+    float bar; /* nothing under it can still be among the best; never under -FLT_MAX or NaN */
+    int tied;  /* rows at the bar itself are many: those with ids over bar_id are not taken */
+    uint64_t bar_id;
     uint64_t scanned;
-} pd_candidates;
+} pd_shortlist;
 
 /* A (query, list) pair. */
 typedef struct pd_pair {
     uint32_t query, list;
-    float lt;      /* the list term */
-    uint32_t rank; /* 0: the query's best list */
+    float lt; /* the list term */
 } pd_pair;
 
 /* Pages first .. last - 1 of a list and the queries that probe it. */
@@ -70,27 +79,31 @@ typedef enum pd_scratch {
     PD_SCRATCH_STARTS,   /* u32 [n + 1] */
     PD_SCRATCH_PAIRS,    /* pd_pair [pairs] query by query */
     PD_SCRATCH_SORTED,   /* pd_pair [pairs] list by list */
-    PD_SCRATCH_COUNTS,   /* u32 [parts][2 * nlist + 1] */
+    PD_SCRATCH_COUNTS,   /* u32 [parts][nlist + 1] */
     PD_SCRATCH_SEGMENTS, /* pd_segment */
     PD_SCRATCH_CANDIDATES,
-    PD_SCRATCH_HITS,
-    PD_SCRATCH_TERMS,  /* f32 [rows][nlist] list terms being chosen from */
-    PD_SCRATCH_WORKER, /* per worker, see pd_worker */
+    PD_SCRATCH_ENTRIES, /* scores and slots of the candidates */
+    PD_SCRATCH_TERMS,   /* f32 [rows][nlist rounded up to 32] lists being chosen from */
+    PD_SCRATCH_WORKER,  /* per worker, see pd_worker */
     PD_SCRATCH_KINDS
 } pd_scratch;
 
 /* A worker's own memory during a search. */
 typedef struct pd_worker {
-    float *tile;    /* [32][dim16] */
-    float *summary; /* [nlist] */
-    float *sums;    /* [nlist] */
-    pd_hit *hits;   /* [room for choosing lists or refining] */
-    uint8_t *mark;  /* [nlist], zero between uses */
+    float *tile;          /* [32][dim16] */
+    unsigned char *group; /* [PD_GROUP][pd_packed_bytes] */
+    float *summary;       /* [nlist] */
+    float *sums;          /* [nlist] */
+    float *pick;          /* [2 * (the most that is chosen from + 32)], for kth */
+    uint32_t *lists;      /* [nlist] */
+    pd_hit *hits;         /* [pd_topk_room(the largest k), and a shortlist's room] */
+    uint8_t *mark;        /* [nlist], zero between uses */
 } pd_worker;
 
 typedef struct pd_cpu_device {
     pd_device base;
     const pd_cpu_ops *ops;
+    const pd_cpu_i8 *i8;
     pd_pool *pool;
     pd_slab slab;
     pd_prepared prepared;
@@ -113,12 +126,13 @@ typedef struct pd_batch {
     int refines;          /* the candidates are scored again from refine rows */
     int by_query;         /* threads own queries; else they share lists and own candidates */
     uint32_t parts;       /* sets of candidates for each query */
+    uint32_t room;        /* of the largest shortlist */
     uint32_t *starts;     /* [n + 1]: where each query's pairs begin */
     pd_pair *pairs, *sorted;
     uint32_t *counts;
     float *terms;
-    pd_candidates *candidates; /* [parts][n] */
-    pd_worker *workers;        /* [threads] */
+    pd_shortlist *candidates; /* [parts][n] */
+    pd_worker *workers;       /* [threads] */
 } pd_batch;
 
 /* Lists that a query probes, known before they are chosen; a look-up table is one list. */
@@ -141,16 +155,19 @@ pd_status pd_cpu_exact_end(pd_exact *exact, pd_answer *answers, pd_error *err);
 pd_status pd_cpu_assign(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                         const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
 
-/* Pushes the rows of mask; excluded ids do not pass. */
-static inline void pd_cpu_push(pd_candidates *to, const pd_query *query, const pd_layout *layout,
-                               const void *page, uint32_t slot, const float *scores, uint32_t mask)
+/* Entries that a shortlist for the best `keep` wants. */
+static inline uint32_t pd_shortlist_room(uint32_t keep)
 {
-    const uint64_t *ids = (const uint64_t *)((const unsigned char *)page + layout->ids);
-    for (; mask; mask &= mask - 1) {
-        uint32_t row = (uint32_t)__builtin_ctz(mask);
-        if (query->nexclude && pd_excluded(query->exclude, query->nexclude, ids[row])) continue;
-        pd_topk_push(&to->topk, scores[row], ids[row], slot + row);
-    }
+    return (keep + (keep > 256 ? keep : 256) + PD_PAGE_ROWS + 15u) & ~15u;
 }
+
+/* scores, slots: [room + 16]. least: scores under it are not taken (-infinity: any finite score is). */
+void pd_shortlist_init(pd_shortlist *list, float *scores, uint32_t *slots, uint32_t keep, float least);
+/* Throws away all but the best keep (score descending, then id ascending) and raises the bar. */
+void pd_shortlist_shrink(const pd_batch *batch, pd_shortlist *list, pd_worker *worker);
+/* Takes the rows of mask from a page whose first slot is given; excluded ids do not pass. Returns 1 where the bar rose. */
+int pd_shortlist_push(const pd_batch *batch, pd_shortlist *list, const pd_query *query,
+                      const unsigned char *page, uint32_t slot, const float *scores, uint32_t mask,
+                      pd_worker *worker);
 
 #endif

@@ -9,6 +9,11 @@
 
 #include "cpu.h"
 
+/* The candidates of one query, or of one query in one worker's hands. */
+typedef struct exact_candidates {
+    pd_topk topk;
+} exact_candidates;
+
 typedef struct cpu_exact {
     pd_cpu_device *device;
     pd_shape shape;
@@ -19,7 +24,7 @@ typedef struct cpu_exact {
     int by_query;
     pd_prepared prepared;
     pd_buffer candidate_memory, hit_memory, tile_memory;
-    pd_candidates *candidates; /* [copies][count] */
+    exact_candidates *candidates; /* [copies][count] */
     uint64_t scanned;
     const pd_block *block; /* while one is worked on */
 } cpu_exact;
@@ -41,7 +46,7 @@ static pd_status take_memory(cpu_exact *exact, pd_error *err)
         room += pd_topk_room(exact->queries[q].k);
     const char *what = "an exact search";
     pd_status status =
-        pd_buffer_need(&exact->candidate_memory, copies * exact->count * sizeof(pd_candidates), what, err);
+        pd_buffer_need(&exact->candidate_memory, copies * exact->count * sizeof(exact_candidates), what, err);
     if (status == PD_OK)
         status = pd_buffer_need(&exact->hit_memory, copies * room * sizeof(pd_hit), what, err);
     if (status == PD_OK)
@@ -51,8 +56,7 @@ static pd_status take_memory(cpu_exact *exact, pd_error *err)
     pd_hit *hits = exact->hit_memory.data;
     for (size_t c = 0; c < copies; c++) {
         for (uint32_t q = 0; q < exact->count; q++) {
-            pd_candidates *candidates = &exact->candidates[c * exact->count + q];
-            candidates->scanned = 0;
+            exact_candidates *candidates = &exact->candidates[c * exact->count + q];
             pd_topk_init(&candidates->topk, hits, exact->queries[q].k, exact->queries[q].min_score);
             hits += pd_topk_room(exact->queries[q].k);
         }
@@ -74,7 +78,7 @@ pd_status pd_cpu_exact_begin(pd_device *base, const pd_shape *shape, const pd_qu
     exact->by_query = exact->threads == 1 || count >= PD_GROUP * exact->threads;
     pd_status status = pd_layout_of(shape, &exact->layout, err);
     if (status == PD_OK)
-        status = pd_prepare(device->pool, shape, &exact->layout, 0, queries, count, &exact->prepared, err);
+        status = pd_prepare(device, shape, &exact->layout, NULL, queries, count, &exact->prepared, err);
     if (status == PD_OK) status = take_memory(exact, err);
     if (status != PD_OK)
         exact_free(exact);
@@ -83,10 +87,22 @@ pd_status pd_cpu_exact_begin(pd_device *base, const pd_shape *shape, const pd_qu
     return status;
 }
 
+/* Pushes the rows of mask; excluded ids do not pass. */
+static void push(exact_candidates *to, const pd_query *query, const pd_layout *layout, const void *page,
+                 uint32_t slot, const float *scores, uint32_t mask)
+{
+    const uint64_t *ids = (const uint64_t *)((const unsigned char *)page + layout->ids);
+    for (; mask; mask &= mask - 1) {
+        uint32_t row = (uint32_t)__builtin_ctz(mask);
+        if (query->nexclude && pd_excluded(query->exclude, query->nexclude, ids[row])) continue;
+        pd_topk_push(&to->topk, scores[row], ids[row], slot + row);
+    }
+}
+
 /* A group of queries against a page: scores and pushes. */
 static void score_group(const cpu_exact *exact, uint32_t number, const unsigned char *page, const float *tile,
                         const uint32_t *which, const uint32_t *pass, uint32_t n, uint32_t nvectors,
-                        pd_candidates *candidates)
+                        exact_candidates *candidates)
 {
     const pd_cpu_ops *ops = exact->device->ops;
     int l2 = exact->shape.metric == PD_L2;
@@ -107,16 +123,16 @@ static void score_group(const cpu_exact *exact, uint32_t number, const unsigned 
         memcpy(sims + i * PD_PAGE_ROWS, own + from[i] * PD_PAGE_ROWS, PD_PAGE_ROWS * sizeof *sims);
     for (uint32_t i = 0; i < n; i++) {
         const pd_prep *prep = &exact->prepared.preps[which[i]];
-        pd_candidates *to = &candidates[which[i]];
+        exact_candidates *to = &candidates[which[i]];
         float *scores = sims + i * PD_PAGE_ROWS;
         uint32_t mask = ops->weigh(&prep->weigh, &exact->layout, page, scores, to->topk.bar);
-        pd_cpu_push(to, prep->query, &exact->layout, page, number * PD_PAGE_ROWS, scores, mask & pass[i]);
+        push(to, prep->query, &exact->layout, page, number * PD_PAGE_ROWS, scores, mask & pass[i]);
     }
 }
 
 /* Queries first .. last - 1 against page p of the block. */
 static void score_page(const cpu_exact *exact, uint32_t p, uint32_t first, uint32_t last, float *tile,
-                       pd_candidates *candidates)
+                       exact_candidates *candidates)
 {
     const pd_cpu_ops *ops = exact->device->ops;
     const pd_block *block = exact->block;

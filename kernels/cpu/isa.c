@@ -16,22 +16,33 @@ static int has_f16c(void)
 }
 #endif
 
-const pd_cpu_ops *pd_cpu_ops_find(const char *isa)
+int pd_cpu_ops_find(const char *isa, const pd_cpu_ops **ops, const pd_cpu_i8 **i8)
 {
-    const pd_cpu_ops *best = NULL;
+    struct choice {
+        int has;
+        const pd_cpu_ops *ops;
+        const pd_cpu_i8 *i8;
+    };
 #if defined(__x86_64__)
     __builtin_cpu_init();
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                __builtin_cpu_supports("bmi2") && has_f16c();
+    /* Ice Lake, Zen 4 and later. */
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                 __builtin_cpu_supports("avx512cd");
-    const pd_cpu_ops *const found[] = {avx512 ? &pd_cpu_ops_avx512 : NULL, avx2 ? &pd_cpu_ops_avx2 : NULL,
-                                       &pd_cpu_ops_portable};
+                 __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni") &&
+                 __builtin_cpu_supports("avx512vbmi");
+    const struct choice found[] = {{avx512, &pd_cpu_ops_avx512, &pd_cpu_i8_avx512},
+                                   {avx2, &pd_cpu_ops_avx2, &pd_cpu_i8_avx2},
+                                   {1, &pd_cpu_ops_portable, &pd_cpu_i8_portable}};
 #else
-    const pd_cpu_ops *const found[] = {&pd_cpu_ops_portable};
+    const struct choice found[] = {{1, &pd_cpu_ops_portable, &pd_cpu_i8_portable}};
 #endif
-    for (size_t i = 0; i < sizeof found / sizeof *found && !best; i++)
-        if (found[i] && (!isa || strcmp(isa, found[i]->isa) == 0)) best = found[i];
-    return best;
+    for (size_t i = 0; i < sizeof found / sizeof *found; i++) {
+        if (!found[i].has || (isa && strcmp(isa, found[i].i8->isa) != 0)) continue;
+        *ops = found[i].ops;
+        *i8 = found[i].i8;
+        return 1;
+    }
+    return 0;
 }

@@ -6,6 +6,7 @@
  */
 #include "ops.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #include "fmath.h"
@@ -16,73 +17,216 @@
 
 /* ---------------------------------------------------------------------------------------------- i8 codes --- */
 
-/* n queries, `wide` vectors of rows at a time. */
-INLINE void dots_block(const int8_t *codes, uint32_t groups, const int16_t *const *queries, const uint32_t n,
-                       const uint32_t wide, int32_t *out)
+static void scores_i8(const int32_t *dots, uint32_t n, const float *term, const float *scale,
+                      pd_cpu_group *group, float *scores, size_t apart)
 {
-    for (uint32_t row = 0; row < PD_PAGE_ROWS; row += wide * VR) {
-        vint sum[BLOCK][8];
-#pragma GCC unroll 4
-        for (uint32_t i = 0; i < n; i++)
+    vfloat terms[PD_PAGE_ROWS / VF], scales[PD_PAGE_ROWS / VF];
+    memcpy(terms, term, sizeof terms);
+    memcpy(scales, scale, sizeof scales);
+    for (uint32_t i = 0; i < n; i++) {
+        vfloat lt = v_splat(group->lt[i]), qf = v_splat(group->qf[i]), a = v_splat(group->a[i]);
+        uint32_t pass = 0;
 #pragma GCC unroll 8
-            for (uint32_t v = 0; v < wide; v++)
-                sum[i][v] = (vint){0};
-        const int8_t *at = codes + row * 4;
-        for (uint32_t g = 0; g < groups; g++, at += PD_PAGE_ROWS * 4) {
-            vshort code[8];
-#pragma GCC unroll 8
-            for (uint32_t v = 0; v < wide; v++)
-                code[v] = v_widen(at + v * (VB / 2));
-#pragma GCC unroll 4
-            for (uint32_t i = 0; i < n; i++) {
-                vshort query = v_splat4(queries[i] + 4 * g);
-#pragma GCC unroll 8
-                for (uint32_t v = 0; v < wide; v++)
-                    sum[i][v] += v_pairs(code[v], query);
-            }
+        for (uint32_t v = 0; v < PD_PAGE_ROWS / VF; v++) {
+            vint dot;
+            memcpy(&dot, dots + i * PD_PAGE_ROWS + v * VF, sizeof dot);
+            vfloat sim = (lt + terms[v]) + (qf * scales[v]) * __builtin_convertvector(dot, vfloat);
+            vfloat score = a * sim + (vfloat){0};
+            v_store(scores + i * apart + v * VF, score);
+            pass |= v_at_least(score, group->bar[i]) << (v * VF);
         }
-#pragma GCC unroll 4
-        for (uint32_t i = 0; i < n; i++) {
-            int32_t halves[8 * VF];
-            memcpy(halves, sum[i], wide * VB);
-            for (uint32_t r = 0; r < wide * VR; r++)
-                out[i * PD_PAGE_ROWS + row + r] = halves[2 * r] + halves[2 * r + 1];
-        }
+        group->pass[i] = pass;
     }
 }
+
+static void settle(float *values, const float *more, uint32_t n)
+{
+    for (uint32_t i = 0; more && i < n; i++)
+        values[i] = values[i] + more[i];
+    for (uint32_t i = 0; i < n; i++)
+        values[i] = values[i] >= -3.40282347e+38f ? values[i] : -3.40282347e+38f;
+}
+
+/* As pd_quantise_query(). */
+static float quantise(const float *query, uint32_t dim, uint32_t dim64, int8_t *codes)
+{
+    float lane[16] = {0};
+    uint32_t whole = dim & ~15u;
+    for (uint32_t d = 0; d < whole; d += 16)
+        for (uint32_t j = 0; j < 16; j++) {
+            float size = fabsf(query[d + j]);
+            lane[j] = size > lane[j] ? size : lane[j];
+        }
+    float most = 0.0f;
+    for (uint32_t d = whole; d < dim; d++)
+        most = fabsf(query[d]) > most ? fabsf(query[d]) : most;
+    for (uint32_t j = 0; j < 16; j++)
+        most = lane[j] > most ? lane[j] : most;
+    float qs = most / 127.0f;
+    memset(codes, 0, dim64);
+    if (!(qs > 0.0f)) return qs;
+    for (uint32_t d = 0; d < dim; d++) {
+        float code = query[d] / qs;
+        code = code > 127.0f ? 127.0f : code;
+        code = code < -127.0f ? -127.0f : code;
+        codes[d] = (int8_t)pd_round(code);
+    }
+    return qs;
+}
+
+/* ------------------------------------------------------------------------------------------- candidates --- */
 
 #if VB == 64
-#define WIDE_BLOCK 4u
-#define WIDE_ONE   4u
-#elif VB == 32
-#define WIDE_BLOCK 2u
-#define WIDE_ONE   8u
-#else
-#define WIDE_BLOCK 2u
-#define WIDE_ONE   8u
-#endif
-
-static void dots_i8(const int8_t *codes, uint32_t groups, const int16_t *const *queries, uint32_t n,
-                    int32_t *out)
+/* Compressed in a register and stored whole: compressing into memory is microcode on some machines. */
+static uint32_t append(const float *scores, uint32_t slot, uint32_t mask, float *out_scores,
+                       uint32_t *out_slots)
 {
-    uint32_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK)
-        dots_block(codes, groups, queries + i, BLOCK, WIDE_BLOCK, out + i * PD_PAGE_ROWS);
-    if (n - i == 3) {
-        dots_block(codes, groups, queries + i, 3, WIDE_BLOCK, out + i * PD_PAGE_ROWS);
-    } else if (n - i == 2) {
-        dots_block(codes, groups, queries + i, 2, WIDE_BLOCK, out + i * PD_PAGE_ROWS);
-    } else if (n - i == 1) {
-        dots_block(codes, groups, queries + i, 1, WIDE_ONE, out + i * PD_PAGE_ROWS);
+    const __m512i rows = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    uint32_t done = 0;
+    for (uint32_t v = 0; v < 2; v++) {
+        __mmask16 some = (__mmask16)(mask >> (16 * v));
+        if (!some) continue;
+        __m512i slots = _mm512_add_epi32(rows, _mm512_set1_epi32((int32_t)(slot + 16 * v)));
+        _mm512_storeu_ps(out_scores + done, _mm512_maskz_compress_ps(some, _mm512_loadu_ps(scores + 16 * v)));
+        _mm512_storeu_si512(out_slots + done, _mm512_maskz_compress_epi32(some, slots));
+        done += (uint32_t)__builtin_popcount(some);
+    }
+    return done;
+}
+
+static uint32_t keep(float *scores, uint32_t *slots, uint32_t n, float t, int ties)
+{
+    const __m512 limit = _mm512_set1_ps(t);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 there = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)0xffff;
+        __m512 some = _mm512_maskz_loadu_ps(there, scores + i);
+        __m512i at = _mm512_maskz_loadu_epi32(there, slots + i);
+        __mmask16 pass = ties ? _mm512_mask_cmp_ps_mask(there, some, limit, _CMP_GE_OQ)
+                              : _mm512_mask_cmp_ps_mask(there, some, limit, _CMP_GT_OQ);
+        _mm512_storeu_ps(scores + kept, _mm512_maskz_compress_ps(pass, some));
+        _mm512_storeu_si512(slots + kept, _mm512_maskz_compress_epi32(pass, at));
+        kept += (uint32_t)__builtin_popcount(pass);
+    }
+    return kept;
+}
+
+/* The k-th largest of n <= 32, by taking the largest away. */
+static float kth_of_few(const float *values, uint32_t n, uint32_t k)
+{
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+    uint32_t there = n < 32 ? (1u << n) - 1 : 0xffffffffu;
+    __m512 low = _mm512_mask_loadu_ps(none, (__mmask16)there, values);
+    __m512 high = _mm512_mask_loadu_ps(none, (__mmask16)(there >> 16), values + 16);
+    for (;;) {
+        float most = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
+        __m512 top = _mm512_set1_ps(most);
+        __mmask16 in_low = _mm512_cmp_ps_mask(low, top, _CMP_EQ_OQ);
+        __mmask16 in_high = _mm512_cmp_ps_mask(high, top, _CMP_EQ_OQ);
+        uint32_t found = (uint32_t)(__builtin_popcount(in_low) + __builtin_popcount(in_high));
+        if (k <= found) return most;
+        k -= found;
+        low = _mm512_mask_mov_ps(low, in_low, none);
+        high = _mm512_mask_mov_ps(high, in_high, none);
     }
 }
 
-static void sims_i8(const int32_t *dots, const float *term, const float *scale, float lt, float qf,
-                    float *sims)
+/* A value near the k-th largest, from 16 of them spread over the range. */
+static float guess(const float *values, uint32_t n, uint32_t k)
 {
-    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
-        sims[r] = (lt + term[r]) + (qf * scale[r]) * (float)dots[r];
+    float some[16];
+    for (uint32_t j = 0; j < 16; j++)
+        some[j] = values[(uint64_t)n * j / 16];
+    uint32_t rank = (uint32_t)(((uint64_t)k * 16 + n - 1) / n);
+    return kth_of_few(some, 16, rank < 1 ? 1 : rank > 16 ? 16 : rank);
 }
+
+/* Quickselect whose partition is a compress to either side. */
+static float kth(const float *values, uint32_t n, uint32_t k, float *scratch)
+{
+    float *over = scratch, *under = scratch + n + 32;
+    while (n > 32) {
+        const __m512 pivot = _mm512_set1_ps(guess(values, n, k));
+        uint32_t nover = 0, nunder = 0;
+        for (uint32_t i = 0; i < n; i += 16) {
+            __mmask16 there = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)0xffff;
+            __m512 some = _mm512_maskz_loadu_ps(there, values + i);
+            __mmask16 up = _mm512_mask_cmp_ps_mask(there, some, pivot, _CMP_GT_OQ);
+            __mmask16 down = _mm512_mask_cmp_ps_mask(there, some, pivot, _CMP_LT_OQ);
+            _mm512_storeu_ps(over + nover, _mm512_maskz_compress_ps(up, some));
+            _mm512_storeu_ps(under + nunder, _mm512_maskz_compress_ps(down, some));
+            nover += (uint32_t)__builtin_popcount(up);
+            nunder += (uint32_t)__builtin_popcount(down);
+        }
+        if (k > nover && k <= n - nunder) return _mm512_cvtss_f32(pivot);
+        int up_there = k <= nover;
+        /* The side that goes on may be narrowed where it lies: what is written never overtakes what is read. */
+        if (!up_there) k -= n - nunder;
+        values = up_there ? over : under;
+        n = up_there ? nover : nunder;
+    }
+    return kth_of_few(values, n, k);
+}
+#else
+static uint32_t append(const float *scores, uint32_t slot, uint32_t mask, float *out_scores,
+                       uint32_t *out_slots)
+{
+    uint32_t done = 0;
+    for (; mask; mask &= mask - 1) {
+        uint32_t row = (uint32_t)__builtin_ctz(mask);
+        out_scores[done] = scores[row];
+        out_slots[done++] = slot + row;
+    }
+    return done;
+}
+
+/* Without a branch: what does not pass is written over by the next. */
+static uint32_t keep(float *scores, uint32_t *slots, uint32_t n, float t, int ties)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        float score = scores[i];
+        uint32_t slot = slots[i];
+        scores[kept] = score;
+        slots[kept] = slot;
+        kept += (uint32_t)(score > t) | (uint32_t)(ties && score == t);
+    }
+    return kept;
+}
+
+/* The middle one of three. */
+INLINE float median(float a, float b, float c)
+{
+    float low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
+}
+
+/* Quickselect whose partition copies to either side, without a branch. */
+static float kth(const float *values, uint32_t n, uint32_t k, float *scratch)
+{
+    float *one = scratch, *two = scratch + n + 32;
+    for (;;) {
+        float pivot = median(values[0], values[n / 2], values[n - 1]);
+        uint32_t nover = 0, nunder = 0;
+        /* Two passes, so that a side may be narrowed where it lies. */
+        for (uint32_t i = 0; i < n; i++) {
+            nover += (uint32_t)(values[i] > pivot);
+            nunder += (uint32_t)(values[i] < pivot);
+        }
+        if (k > nover && k <= n - nunder) return pivot;
+        float *to = values == one ? two : one;
+        uint32_t kept = 0;
+        int up = k <= nover;
+        for (uint32_t i = 0; i < n; i++) {
+            to[kept] = values[i];
+            kept += (uint32_t)(up ? values[i] > pivot : values[i] < pivot);
+        }
+        if (!up) k -= n - nunder;
+        values = to;
+        n = kept;
+    }
+}
+#endif
 
 /* ------------------------------------------------------------------------------------- f32 and f16 codes --- */
 
@@ -270,50 +414,64 @@ static void lanes(const float *const *queries, uint32_t n, const float *rows, ui
         lanes_all(queries, n, rows, nrows, dim16, 0, out, stride);
 }
 
-/* Candidates lie anywhere: they are padded into a tile, a strip of dimensions at a time, four rows together. */
-#define TILE_ROWS 4u
-#define TILE_DIMS 256u
-
-INLINE void rows_any(const float *query, const void *const *rows, int half, uint32_t n, uint32_t dim, int l2,
-                     float *out)
+/* Rows that lie anywhere, four at a time. kind 0: f32 [dim], 1: f16 [dim]. Where dim is no multiple of 16 the last
+ * lanes are read from a padded copy. */
+INLINE void rows_any(const float *query, const void *const *rows, const int half, uint32_t n, uint32_t dim,
+                     int l2, float *out)
 {
-    float tile[TILE_ROWS][TILE_DIMS];
-    for (uint32_t first = 0; first < n; first += TILE_ROWS) {
-        uint32_t count = n - first < TILE_ROWS ? n - first : TILE_ROWS;
-        float lane[TILE_ROWS][16] = {{0}};
-        for (uint32_t d = 0; d < dim; d += TILE_DIMS) {
-            uint32_t dims = dim - d < TILE_DIMS ? dim - d : TILE_DIMS;
-            uint32_t dims16 = (dims + 15u) & ~15u;
-            for (uint32_t r = 0; r < TILE_ROWS; r++) {
-                const void *row = rows[first + (r < count ? r : 0)];
-                if (half)
-                    v_halves((const uint16_t *)row + d, tile[r], dims);
-                else
-                    memcpy(tile[r], (const float *)row + d, dims * sizeof(float));
-                memset(tile[r] + dims, 0, (dims16 - dims) * sizeof(float));
-            }
-            for (uint32_t part = 0; part < 16; part += VF) {
-                vfloat sum[TILE_ROWS];
-#pragma GCC unroll 4
-                for (uint32_t r = 0; r < TILE_ROWS; r++)
-                    sum[r] = v_load(lane[r] + part);
-                for (uint32_t at = part; at < dims16; at += 16) {
-                    vfloat values = v_load(query + d + at);
-#pragma GCC unroll 4
-                    for (uint32_t r = 0; r < TILE_ROWS; r++) {
-                        vfloat code = v_load(tile[r] + at);
-                        vfloat gap = values - code;
-                        sum[r] += l2 ? gap * gap : values * code;
-                    }
-                }
-#pragma GCC unroll 4
-                for (uint32_t r = 0; r < TILE_ROWS; r++)
-                    v_store(lane[r] + part, sum[r]);
-            }
+    uint32_t whole = dim & ~15u;
+    for (uint32_t first = 0; first < n; first += 4) {
+        uint32_t count = n - first < 4 ? n - first : 4;
+        const void *row[4];
+        float tail[4][16] = {{0}}, lane[4][16];
+        for (uint32_t r = 0; r < 4; r++)
+            row[r] = rows[first + (r < count ? r : 0)];
+        for (uint32_t r = 0; r < 4 && whole < dim; r++) {
+            if (half)
+                v_halves((const uint16_t *)row[r] + whole, tail[r], dim - whole);
+            else
+                memcpy(tail[r], (const float *)row[r] + whole, (dim - whole) * sizeof(float));
         }
-        for (uint32_t r = 0; r < count; r++)
-            out[first + r] = add_lanes(lane[r]);
+        for (uint32_t part = 0; part < 16; part += VF) {
+            vfloat sum[4];
+#pragma GCC unroll 4
+            for (uint32_t r = 0; r < 4; r++)
+                sum[r] = (vfloat){0};
+            for (uint32_t d = part; d < whole; d += 16) {
+                vfloat values = v_load(query + d);
+#pragma GCC unroll 4
+                for (uint32_t r = 0; r < 4; r++) {
+                    vfloat code =
+                        half ? v_load_half((const uint16_t *)row[r] + d) : v_load((const float *)row[r] + d);
+                    vfloat gap = values - code;
+                    sum[r] += l2 ? gap * gap : values * code;
+                }
+            }
+            if (whole < dim) {
+                vfloat values = v_load(query + whole + part);
+#pragma GCC unroll 4
+                for (uint32_t r = 0; r < 4; r++) {
+                    vfloat code = v_load(tail[r] + part);
+                    vfloat gap = values - code;
+                    sum[r] += l2 ? gap * gap : values * code;
+                }
+            }
+#pragma GCC unroll 4
+            for (uint32_t r = 0; r < 4; r++)
+                v_store(lane[r] + part, sum[r]);
+        }
+        four_floats sums = add_four(lane[0], lane[1], lane[2], lane[3]);
+        memcpy(out + first, &sums, count * sizeof *out);
     }
+}
+
+static void lanes_any(const float *query, const float *const *rows, uint32_t n, uint32_t dim16, int l2,
+                      float *out)
+{
+    if (l2)
+        rows_any(query, (const void *const *)rows, 0, n, dim16, 1, out);
+    else
+        rows_any(query, (const void *const *)rows, 0, n, dim16, 0, out);
 }
 
 static void rows_f32(const float *query, const float *const *rows, uint32_t n, uint32_t dim, int l2,
@@ -374,14 +532,18 @@ static uint32_t can_reach(const pd_cpu_weigh *w, const float *scores, float bar)
     return at_least(most, bar);
 }
 
-static uint32_t weigh(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, float *scores,
-                      float bar)
+/* Few rows one at a time, many all together. */
+static void add_weights(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, float *scores,
+                        uint32_t mask)
 {
     const unsigned char *base = (const unsigned char *)page;
-    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
-        scores[r] = w->vector ? w->a * scores[r] + 0.0f : 0.0f;
-    if (w->ncolumns + w->nkeys == 0) return at_least(scores, bar);
-    if (!can_reach(w, scores, bar)) return 0;
+    if (__builtin_popcount(mask) <= 8) {
+        for (; mask; mask &= mask - 1) {
+            uint32_t row = (uint32_t)__builtin_ctz(mask);
+            scores[row] = pd_cpu_weigh_row(w, layout, base, row, scores[row]);
+        }
+        return;
+    }
     for (uint32_t c = 0; c < w->ncolumns; c++) {
         const uint8_t *values = base + layout->bytes + (size_t)w->columns[c].column * PD_PAGE_ROWS;
         const float *table = w->columns[c].table;
@@ -394,7 +556,76 @@ static uint32_t weigh(const pd_cpu_weigh *w, const pd_layout *layout, const void
         for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
             scores[r] = keys[r] == w->keys[i].value ? scores[r] + w->keys[i].weight : scores[r];
     }
+}
+
+static uint32_t weigh(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, float *scores,
+                      float bar)
+{
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        scores[r] = w->vector ? w->a * scores[r] + 0.0f : 0.0f;
+    if (w->ncolumns + w->nkeys == 0) return at_least(scores, bar);
+    if (!can_reach(w, scores, bar)) return 0;
+    add_weights(w, layout, page, scores, 0xffffffffu);
     return at_least(scores, bar);
+}
+
+/* The steps of 32 rows' values in one column. */
+#if VB == 64
+INLINE __m256i steps_of(const pd_cpu_column *column, const uint8_t *values)
+{
+    __m512i at = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)values));
+    __m512i table = _mm512_loadu_si512(column->steps), next = _mm512_loadu_si512(column->steps + 64);
+    if (column->reach == 64) {
+        at = _mm512_min_epu8(at, _mm512_set1_epi8(63));
+        return _mm512_castsi512_si256(_mm512_permutexvar_epi8(at, table));
+    }
+    if (column->reach == 128) {
+        at = _mm512_min_epu8(at, _mm512_set1_epi8(127));
+        return _mm512_castsi512_si256(_mm512_permutex2var_epi8(table, at, next));
+    }
+    __m512i low = _mm512_permutex2var_epi8(table, at, next);
+    __m512i high = _mm512_permutex2var_epi8(_mm512_loadu_si512(column->steps + 128), at,
+                                            _mm512_loadu_si512(column->steps + 192));
+    return _mm512_castsi512_si256(_mm512_mask_mov_epi8(low, _mm512_movepi8_mask(at), high));
+}
+#elif VB == 32
+INLINE __m256i steps_of(const pd_cpu_column *column, const uint8_t *values)
+{
+    __m256i at = _mm256_loadu_si256((const __m256i *)values), sum = _mm256_setzero_si256();
+    at = _mm256_min_epu8(at, _mm256_set1_epi8((char)(column->reach - 1)));
+    __m256i row = _mm256_and_si256(at, _mm256_set1_epi8((char)0xf0));
+    __m256i in_row = _mm256_and_si256(at, _mm256_set1_epi8(0x0f));
+    for (uint32_t v = 0; v < column->reach; v += 16) {
+        __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(column->steps + v)));
+        __m256i here = _mm256_cmpeq_epi8(row, _mm256_set1_epi8((char)v));
+        sum = _mm256_or_si256(sum, _mm256_and_si256(here, _mm256_shuffle_epi8(table, in_row)));
+    }
+    return sum;
+}
+#endif
+
+static uint32_t steps(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, const float *scores,
+                      float bar, uint32_t mask)
+{
+    const uint8_t *bytes = (const uint8_t *)page + layout->bytes;
+    uint8_t sums[PD_PAGE_ROWS] = {0};
+#if VB > 16
+    __m256i sum = _mm256_setzero_si256();
+    for (uint32_t c = 0; c < w->ncolumns; c++)
+        sum = _mm256_add_epi8(sum,
+                              steps_of(&w->columns[c], bytes + (size_t)w->columns[c].column * PD_PAGE_ROWS));
+    _mm256_storeu_si256((__m256i *)sums, sum);
+#else
+    for (uint32_t c = 0; c < w->ncolumns; c++) {
+        const uint8_t *values = bytes + (size_t)w->columns[c].column * PD_PAGE_ROWS;
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            sums[r] = (uint8_t)(sums[r] + w->columns[c].steps[values[r]]);
+    }
+#endif
+    float bound[PD_PAGE_ROWS];
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        bound[r] = scores[r] + w->step * (float)sums[r];
+    return mask & at_least(bound, bar);
 }
 
 static void summary(const float *histogram, const float *weights, uint32_t values, uint32_t nlist, float beta,
@@ -415,16 +646,23 @@ static void summary(const float *histogram, const float *weights, uint32_t value
 
 const pd_cpu_ops PD_OPS = {
     .isa = PD_OPS_ISA,
-    .dots_i8 = dots_i8,
-    .sims_i8 = sims_i8,
+    .scores_i8 = scores_i8,
     .sims_f32 = sims_f32,
     .sims_f16 = sims_f16,
     .lanes = lanes,
+    .lanes_any = lanes_any,
     .rows_f32 = rows_f32,
     .rows_f16 = rows_f16,
     .pad_f32 = pad_f32,
     .pad_f16 = pad_f16,
     .at_least = at_least,
     .weigh = weigh,
+    .steps = steps,
+    .add_weights = add_weights,
+    .settle = settle,
+    .append = append,
+    .keep = keep,
+    .kth = kth,
+    .quantise = quantise,
     .summary = summary,
 };

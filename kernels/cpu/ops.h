@@ -1,5 +1,6 @@
-/* The hot loops of the cpu backend, written once (ops.c) and compiled once for each instruction set; a device chooses
- * one table when it opens. All tables give the same bits: integer dots are exact, and each f32 lane sees the same
+/* The hot loops of the cpu backend. Integer dots are written by hand for each instruction set (i8_*.c: one table
+ * each); everything in f32 is written once (ops.c) and compiled once for each width of registers. A device chooses one
+ * of each when it opens. All tables give the same bits: integer dots are exact, and each f32 lane sees the same
  * operations in the same order whatever the width of the registers.
  *
  * "Rows of 16 lanes" are f32 rows padded with zeros to dim16 (a multiple of 16) floats.
@@ -9,33 +10,111 @@
 
 #include "backend.h"
 
-#define PD_GROUP 16u /* queries that go through a page together */
+#define PD_GROUP 32u /* queries that go through a page together */
+
+/* ------------------------------------------------------------------------------------------ integer dots --- */
+
+/* A query's codes as prepare leaves them: dim64 (dim rounded up to 64) i8, zeros behind dim. Codes of queries and of
+ * live rows lie in [-127, 127]. */
+static inline uint32_t pd_dim64(uint32_t dim)
+{
+    return (dim + 63u) & ~63u;
+}
+
+typedef struct pd_cpu_i8 {
+    const char *isa;
+    uint32_t width; /* bytes of a packed code, 1 or 2 */
+    /* codes: [dim64] i8; out: [pd_packed_bytes], 64-byte aligned: the codes at `width` bytes, then up to 64 bytes of the
+     * instruction set's own. */
+    void (*pack)(const int8_t *codes, uint32_t dim64, void *out);
+    /* Dots of n <= PD_GROUP packed queries with 32 rows: codes [groups][32][4], the layout of a page.
+     * queries: pd_packed_bytes apart. out: [n][32]. What codes holds in slots without a row does not matter. */
+    void (*dots)(const int8_t *codes, uint32_t groups, uint32_t dim64, const void *queries, uint32_t n,
+                 int32_t *out);
+    /* A thread that called dots calls this when it will not for a while: it gives back registers that would be saved
+     * at every context switch. dots may be called again without more ado. NULL: there is nothing to give back. */
+    void (*rest)(void);
+} pd_cpu_i8;
+
+static inline size_t pd_packed_bytes(const pd_cpu_i8 *i8, uint32_t dim64)
+{
+    return (size_t)i8->width * dim64 + 64;
+}
+
+extern const pd_cpu_i8 pd_cpu_i8_portable;
+#if defined(__x86_64__)
+extern const pd_cpu_i8 pd_cpu_i8_avx2;
+extern const pd_cpu_i8 pd_cpu_i8_avx512; /* VNNI */
+extern const pd_cpu_i8 pd_cpu_i8_amx;    /* tiles for groups that fill them, VNNI for small ones */
+/* Asks the system for tile registers, once a process. 0: it gives none. */
+int pd_cpu_amx_allowed(void);
+#endif
+
+/* ---------------------------------------------------------------------------------------------- weights --- */
 
 /* A byte column that a query weighs. Values past the column's size weigh nothing. */
 typedef struct pd_cpu_column {
     uint32_t column;
+    uint32_t
+        reach; /* entries of steps that may differ: 64, 128 or 256; values from reach on step like the last */
     float most; /* the largest of table */
     float table[256];
+    /* An upper bound of each entry in whole steps over the column's least: table[v] <= least + step * steps[v]. */
+    uint8_t steps[256];
 } pd_cpu_column;
 
-/* What a query makes of a similarity. */
+/* What a query makes of a similarity. Before anything is looked up, bounds tell the rows that may still pass a bar
+ * (both a little under it, by what rounding can do):
+ *     score of the similarity alone   >= bar - most             every column gives its most
+ *     the same + step * sum of steps  >= bar - least            the steps of the row's own values, summed in a byte */
 typedef struct pd_cpu_weigh {
     int vector; /* 0: scores start at 0 */
     float a;
     uint32_t ncolumns, nkeys;
     const pd_cpu_column *columns; /* [ncolumns], ascending, none all zero */
     const pd_key_weight *keys;    /* [nkeys] */
+    float step;
+    double most;  /* the sum over columns and keys of the most that each can give */
+    double least; /* the same with each column's least, where its own steps are added */
+    double size;  /* the sum of their largest magnitudes: bounds what rounding can do */
 } pd_cpu_weigh;
+
+/* A bar lowered by gain (most or least), and by more than the rounding of the additions can take away. */
+static inline float pd_cpu_under(const pd_cpu_weigh *w, float bar, double gain)
+{
+    double size = (bar < 0 ? -(double)bar : (double)bar) + 2.0 * w->size;
+    double under = (double)bar - gain - size * (double)(w->ncolumns + w->nkeys + 4) * 0x1p-23;
+    return under < -3.4028234663852886e38 ? -3.4028234663852886e38f : (float)under;
+}
+
+/* The written score of one row, from the score of its similarity. */
+static inline float pd_cpu_weigh_row(const pd_cpu_weigh *w, const pd_layout *layout,
+                                     const unsigned char *page, uint32_t row, float score)
+{
+    const unsigned char *bytes = page + layout->bytes + row;
+    for (uint32_t c = 0; c < w->ncolumns; c++)
+        score += w->columns[c].table[bytes[(size_t)w->columns[c].column * PD_PAGE_ROWS]];
+    for (uint32_t i = 0; i < w->nkeys; i++) {
+        const uint64_t *keys =
+            (const uint64_t *)(page + layout->keys) + (size_t)w->keys[i].column * PD_PAGE_ROWS;
+        if (keys[row] == w->keys[i].value) score += w->keys[i].weight;
+    }
+    return score;
+}
+
+/* What a group of queries makes of a page's dots: for query i and row r
+ *     score = a[i] * ((lt[i] + term[r]) + (qf[i] * scale[r]) * dot) + 0
+ * Bit r of pass[i]: score >= bar[i]. */
+typedef struct pd_cpu_group {
+    float lt[PD_GROUP], qf[PD_GROUP], a[PD_GROUP], bar[PD_GROUP];
+    uint32_t pass[PD_GROUP];
+} pd_cpu_group;
 
 typedef struct pd_cpu_ops {
     const char *isa;
-    /* Integer dots of n <= PD_GROUP queries (i16 codes, [4 * groups]) with a page's codes [groups][32][4].
-     * out: [n][32] */
-    void (*dots_i8)(const int8_t *codes, uint32_t groups, const int16_t *const *queries, uint32_t n,
-                    int32_t *out);
-    /* sims[r] = (lt + term[r]) + (qf * scale[r]) * dots[r] */
-    void (*sims_i8)(const int32_t *dots, const float *term, const float *scale, float lt, float qf,
-                    float *sims);
+    /* dots: [n][32], scores: [n][apart]; fills group->pass. */
+    void (*scores_i8)(const int32_t *dots, uint32_t n, const float *term, const float *scale,
+                      pd_cpu_group *group, float *scores, size_t apart);
     /* Similarities of n <= PD_GROUP queries to codes [dim][32]: f32 sums over d ascending. out: [n][32] */
     void (*sims_f32)(const float *codes, uint32_t dim, const float *const *queries, uint32_t n, int l2,
                      float *out);
@@ -45,6 +124,9 @@ typedef struct pd_cpu_ops {
      * rows: [nrows][dim16], out: [n][stride] */
     void (*lanes)(const float *const *queries, uint32_t n, const float *rows, uint32_t nrows, uint32_t dim16,
                   int l2, float *out, size_t stride);
+    /* The same of one query of 16 lanes with n rows anywhere, of 16 lanes too. */
+    void (*lanes_any)(const float *query, const float *const *rows, uint32_t n, uint32_t dim16, int l2,
+                      float *out);
     /* The same of one query of 16 lanes with n rows anywhere, of dim values. */
     void (*rows_f32)(const float *query, const float *const *rows, uint32_t n, uint32_t dim, int l2,
                      float *out);
@@ -59,6 +141,26 @@ typedef struct pd_cpu_ops {
      * complete. */
     uint32_t (*weigh)(const pd_cpu_weigh *weigh, const pd_layout *layout, const void *page, float *scores,
                       float bar);
+    /* The rows of mask whose steps let them reach the bar (already lowered: pd_cpu_under(least)). scores: of the
+     * similarity alone. */
+    uint32_t (*steps)(const pd_cpu_weigh *weigh, const pd_layout *layout, const void *page,
+                      const float *scores, float bar, uint32_t mask);
+    /* Scores of the similarity alone in, scores out, for the rows of mask; those of others are not complete. */
+    void (*add_weights)(const pd_cpu_weigh *weigh, const pd_layout *layout, const void *page, float *scores,
+                        uint32_t mask);
+    /* values[i] += more[i] (NULL: nothing); what is then NaN or under -FLT_MAX becomes -FLT_MAX. */
+    void (*settle)(float *values, const float *more, uint32_t n);
+    /* Appends the scores and slots (slot + row) of the rows of mask; up to 16 entries behind what it returns may be
+     * written over. Returns how many. */
+    uint32_t (*append)(const float *scores, uint32_t slot, uint32_t mask, float *out_scores,
+                       uint32_t *out_slots);
+    /* Keeps the entries whose score is over t (and those at t where ties is set), in order, in place. Returns how
+     * many. */
+    uint32_t (*keep)(float *scores, uint32_t *slots, uint32_t n, float t, int ties);
+    /* The k-th largest of n values, 1 <= k <= n, none NaN. scratch: [2 * (n + 32)] */
+    float (*kth)(const float *values, uint32_t n, uint32_t k, float *scratch);
+    /* pd_quantise_query of score.h. codes: [dim64] */
+    float (*quantise)(const float *query, uint32_t dim, uint32_t dim64, int8_t *codes);
     /* out[l] += pd_log(max(sum_v histogram[v][l] * pd_exp(beta * weights[v]), 1e-30)) / beta, over nlist lists.
      * sums: [nlist] to work in */
     void (*summary)(const float *histogram, const float *weights, uint32_t values, uint32_t nlist, float beta,
@@ -71,7 +173,8 @@ extern const pd_cpu_ops pd_cpu_ops_avx2;   /* x86-64-v3 */
 extern const pd_cpu_ops pd_cpu_ops_avx512; /* x86-64-v4 */
 #endif
 
-/* NULL isa: the best that this machine has. NULL back: there is no such isa, or not on this machine. */
-const pd_cpu_ops *pd_cpu_ops_find(const char *isa);
+/* "amx", "avx512", "avx2" or "portable". NULL isa: the best that this machine has. 0: there is no such isa, or not on
+ * this machine. */
+int pd_cpu_ops_find(const char *isa, const pd_cpu_ops **ops, const pd_cpu_i8 **i8);
 
 #endif

@@ -1,5 +1,6 @@
-/* Queries made ready: vectors padded to 16 lanes and quantised, weights cut down to the columns that weigh anything.
- * Queries of one request share their weight table, and then also what is made of it. */
+/* Queries made ready: vectors padded to 16 lanes and quantised, weights cut down to the columns that weigh anything and
+ * given bounds in whole steps. Queries of one request share their weight table, and then also what is made of it. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,8 +31,27 @@ void pd_prepared_free(pd_prepared *prepared)
     pd_buffer_free(&prepared->prep_memory);
     pd_buffer_free(&prepared->vectors);
     pd_buffer_free(&prepared->codes);
+    pd_buffer_free(&prepared->near);
     pd_buffer_free(&prepared->columns);
+    pd_buffer_free(&prepared->counts);
 }
+
+typedef struct prep_job {
+    const pd_cpu_device *device;
+    const pd_shape *shape;
+    const pd_layout *layout;
+    const pd_host_index *index;
+    const pd_query *queries;
+    uint32_t count;
+    pd_prep *preps;
+    float *vectors;
+    unsigned char *codes, *near;
+    size_t packed;       /* bytes from one query to the next */
+    uint32_t *column_at; /* [count + 1]: where each query's columns begin */
+    pd_cpu_column *columns;
+} prep_job;
+
+/* ------------------------------------------------------------------------------------------------ weights --- */
 
 static int weighs(const pd_shape *shape, const pd_layout *layout, const float *weights, uint32_t column)
 {
@@ -49,114 +69,207 @@ static uint32_t count_columns(const pd_shape *shape, const pd_layout *layout, co
     return count;
 }
 
-static void fill_column(const pd_shape *shape, const float *weights, uint32_t column, pd_cpu_column *out)
+/* least: of the column's table. */
+static void fill_column(const pd_shape *shape, const float *weights, uint32_t column, pd_cpu_column *out,
+                        float *least)
 {
     uint32_t size = shape->sizes[column];
     memset(out, 0, sizeof *out);
     out->column = column;
+    out->reach = size < 64 ? 64 : size < 128 ? 128 : 256;
     memcpy(out->table, weights, size * sizeof *weights);
-    /* Values past the size weigh nothing; they count for the most too. */
-    for (uint32_t v = 0; v < 256; v++)
-        out->most = v == 0 || out->table[v] > out->most ? out->table[v] : out->most;
+    /* Values past the size weigh nothing; they count for the most and the least too. */
+    out->most = size < 256 ? 0.0f : weights[0];
+    *least = out->most;
+    for (uint32_t v = 0; v < size; v++) {
+        out->most = weights[v] > out->most ? weights[v] : out->most;
+        *least = weights[v] < *least ? weights[v] : *least;
+    }
 }
 
-static pd_status prepare_weights(const pd_shape *shape, const pd_layout *layout, const pd_query *queries,
-                                 uint32_t count, pd_prepared *prepared, pd_error *err)
+/* steps[v] = ceil((table[v] - least) / step), never too small. */
+static void fill_steps(pd_cpu_column *column, uint32_t size, float least, float step)
 {
-    size_t total = 0;
-    for (uint32_t q = 0; q < count; q++) {
-        pd_cpu_weigh *weigh = &prepared->preps[q].weigh;
-        int same = q > 0 && queries[q].weights == queries[q - 1].weights;
-        weigh->ncolumns =
-            same ? prepared->preps[q - 1].weigh.ncolumns : count_columns(shape, layout, queries[q].weights);
-        total += same ? 0 : weigh->ncolumns;
+    uint8_t beyond = 0;
+    for (uint32_t v = 0; v <= size && v < 256; v++) {
+        double steps = step > 0.0f ? ceil(((double)column->table[v] - (double)least) / (double)step) : 0;
+        beyond = column->steps[v] = (uint8_t)(steps < 255 ? steps : 255);
     }
-    pd_status status = pd_buffer_need(&prepared->columns, total * sizeof(pd_cpu_column), "weights", err);
-    if (status != PD_OK) return status;
-    pd_cpu_column *columns = prepared->columns.data;
-    for (uint32_t q = 0; q < count; q++) {
-        pd_cpu_weigh *weigh = &prepared->preps[q].weigh;
-        if (q > 0 && queries[q].weights == queries[q - 1].weights) {
-            weigh->columns = prepared->preps[q - 1].weigh.columns;
-            continue;
-        }
-        weigh->columns = columns;
-        for (uint32_t c = 0; weigh->ncolumns && c < shape->nbytes; c++)
-            if (weighs(shape, layout, queries[q].weights, c))
-                fill_column(shape, queries[q].weights + layout->weight_at[c], c, columns++);
-    }
-    return PD_OK;
+    if (size + 1 < 256) memset(column->steps + size + 1, beyond, 255 - size);
 }
 
-typedef struct prep_job {
-    const pd_shape *shape;
-    const pd_layout *layout;
-    const pd_query *queries;
-    uint32_t count;
-    int quantise;
-    pd_prep *preps;
-    float *vectors;
-    int16_t *codes;
-} prep_job;
+/* Columns, bounds and steps of one weight table. The steps of all columns together stay within a byte: the whole range
+ * is 255 steps less one a column, since each column rounds up. */
+static void fill_weigh(const prep_job *job, const float *weights, pd_cpu_column *columns, pd_cpu_weigh *weigh)
+{
+    const pd_shape *shape = job->shape;
+    float least[PD_MAX_BYTES];
+    double range = 0;
+    uint32_t used = 0;
+    weigh->columns = columns;
+    for (uint32_t c = 0; weigh->ncolumns && c < shape->nbytes; c++) {
+        if (!weighs(shape, job->layout, weights, c)) continue;
+        pd_cpu_column *column = &columns[used];
+        fill_column(shape, weights + job->layout->weight_at[c], c, column, &least[used]);
+        weigh->most += (double)column->most;
+        weigh->least += (double)least[used];
+        range += (double)column->most - (double)least[used];
+        weigh->size += fmax(fabs((double)column->most), fabs((double)least[used]));
+        used++;
+    }
+    /* With so many columns that whole steps say nothing, everything may reach everything. */
+    int rooms = 255 - (int)used;
+    weigh->step = rooms > 0 ? (float)(range / rooms) * 1.0001f : 0.0f;
+    for (uint32_t i = 0; i < used; i++)
+        fill_steps(&columns[i], shape->sizes[columns[i].column], least[i], weigh->step);
+    if (weigh->step == 0.0f) weigh->least = weigh->most;
+}
+
+static void add_keys(pd_cpu_weigh *weigh)
+{
+    for (uint32_t i = 0; i < weigh->nkeys; i++) {
+        double weight = (double)weigh->keys[i].weight;
+        weigh->size += fabs(weight);
+        if (weight <= 0) continue;
+        weigh->most += weight;
+        weigh->least += weight;
+    }
+}
+
+static int same_weights(const pd_query *queries, uint32_t q)
+{
+    return q > 0 && queries[q].weights == queries[q - 1].weights;
+}
+
+/* Once the first of each run of equal weight tables is made: the others take it over, and all add their keys. */
+static void share_weights(const pd_query *queries, uint32_t count, pd_prep *preps)
+{
+    for (uint32_t q = 0; q < count; q++) {
+        pd_cpu_weigh *weigh = &preps[q].weigh;
+        if (!same_weights(queries, q)) continue;
+        const pd_cpu_weigh *before = &preps[q - 1].weigh;
+        weigh->ncolumns = before->ncolumns;
+        weigh->columns = before->columns;
+        weigh->step = before->step;
+        weigh->most = before->most;
+        weigh->least = before->least;
+        weigh->size = before->size;
+    }
+    for (uint32_t q = 0; q < count; q++)
+        add_keys(&preps[q].weigh);
+}
+
+/* ------------------------------------------------------------------------------------------------ vectors --- */
 
 static void prepare_vector(const prep_job *job, uint32_t q)
 {
     const pd_shape *shape = job->shape;
-    uint32_t dim16 = pd_dim16(shape->dim), dim4 = job->layout->dim4;
+    const pd_cpu_device *device = job->device;
+    uint32_t dim16 = pd_dim16(shape->dim), dim64 = pd_dim64(shape->dim);
     pd_prep *prep = &job->preps[q];
     if (!job->queries[q].vector) return;
     float *vector = job->vectors + (size_t)q * dim16;
     memcpy(vector, job->queries[q].vector, shape->dim * sizeof *vector);
     memset(vector + shape->dim, 0, (dim16 - shape->dim) * sizeof *vector);
     prep->vector = vector;
-    if (!job->quantise) return;
-    int16_t *codes = job->codes + (size_t)q * dim16;
-    int8_t bytes[PD_MAX_DIM];
-    float qs = pd_quantise_query(vector, shape->dim, dim4, bytes);
-    for (uint32_t d = 0; d < dim4; d++)
-        codes[d] = bytes[d];
-    prep->codes = codes;
-    prep->qf = shape->metric == PD_L2 ? 2.0f * qs : qs;
+    if (!job->index || shape->nlist == 0) return;
+    int l2 = shape->metric == PD_L2;
+    int8_t codes[PD_MAX_DIM] __attribute__((aligned(64)));
+    float qs = device->ops->quantise(vector, shape->dim, dim64, codes);
+    unsigned char *packed = job->codes + (size_t)q * job->packed;
+    device->i8->pack(codes, dim64, packed);
+    if (shape->code == PD_CODE_I8) prep->codes = packed;
+    prep->near = packed;
+    prep->qf = l2 ? 2.0f * qs : qs;
+    prep->nf = qs;
+    if (!l2) return;
+    float gap[PD_MAX_DIM];
+    for (uint32_t d = 0; d < shape->dim; d++)
+        gap[d] = vector[d] - job->index->mean[d];
+    prep->nf = 2.0f * device->ops->quantise(gap, shape->dim, dim64, codes);
+    unsigned char *near = job->near + (size_t)q * job->packed;
+    device->i8->pack(codes, dim64, near);
+    prep->near = near;
 }
 
 #define PREP_TASK 32u
 
-static void prepare_some(void *context, uint32_t task, uint32_t worker)
+static uint32_t task_end(const prep_job *job, uint32_t task)
+{
+    uint32_t end = (task + 1) * PREP_TASK;
+    return end < job->count ? end : job->count;
+}
+
+static void vector_task(void *context, uint32_t task, uint32_t worker)
 {
     (void)worker;
     const prep_job *job = context;
-    for (uint32_t q = task * PREP_TASK; q < job->count && q < (task + 1) * PREP_TASK; q++)
+    for (uint32_t q = task * PREP_TASK; q < task_end(job, task); q++) {
+        job->preps[q] = (pd_prep){.query = &job->queries[q]};
+        job->column_at[q] = same_weights(job->queries, q)
+                                ? 0
+                                : count_columns(job->shape, job->layout, job->queries[q].weights);
         prepare_vector(job, q);
+    }
 }
 
-pd_status pd_prepare(pd_pool *pool, const pd_shape *shape, const pd_layout *layout, int quantise,
-                     const pd_query *queries, uint32_t count, pd_prepared *prepared, pd_error *err)
+static void weight_task(void *context, uint32_t task, uint32_t worker)
 {
-    size_t dim16 = pd_dim16(shape->dim);
+    (void)worker;
+    const prep_job *job = context;
+    for (uint32_t q = task * PREP_TASK; q < task_end(job, task); q++) {
+        pd_cpu_weigh *weigh = &job->preps[q].weigh;
+        weigh->vector = job->queries[q].vector != NULL;
+        weigh->a = job->queries[q].similarity;
+        weigh->nkeys = job->queries[q].nkey_weights;
+        weigh->keys = job->queries[q].key_weights;
+        weigh->ncolumns = job->column_at[q + 1] - job->column_at[q];
+        if (weigh->ncolumns)
+            fill_weigh(job, job->queries[q].weights, job->columns + job->column_at[q], weigh);
+    }
+}
+
+pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const pd_layout *layout,
+                     const pd_host_index *index, const pd_query *queries, uint32_t count,
+                     pd_prepared *prepared, pd_error *err)
+{
+    size_t dim16 = pd_dim16(shape->dim), packed = pd_packed_bytes(device->i8, pd_dim64(shape->dim));
+    int codes = index && shape->nlist > 0;
     pd_status status = pd_buffer_need(&prepared->prep_memory, count * sizeof(pd_prep), "queries", err);
     if (status == PD_OK)
         status = pd_buffer_need(&prepared->vectors, count * dim16 * sizeof(float), "query vectors", err);
-    if (status == PD_OK && quantise)
-        status = pd_buffer_need(&prepared->codes, count * dim16 * sizeof(int16_t), "query codes", err);
+    if (status == PD_OK)
+        status = pd_buffer_need(&prepared->counts, ((size_t)count + 1) * sizeof(uint32_t), "weights", err);
+    if (status == PD_OK && codes)
+        status = pd_buffer_need(&prepared->codes, count * packed, "query codes", err);
+    if (status == PD_OK && codes && shape->metric == PD_L2)
+        status = pd_buffer_need(&prepared->near, count * packed, "query codes", err);
     if (status != PD_OK) return status;
-    pd_prep *preps = prepared->preps = prepared->prep_memory.data;
-    for (uint32_t q = 0; q < count; q++) {
-        preps[q] = (pd_prep){.query = &queries[q]};
-        preps[q].weigh = (pd_cpu_weigh){.vector = queries[q].vector != NULL,
-                                        .a = queries[q].similarity,
-                                        .nkeys = queries[q].nkey_weights,
-                                        .keys = queries[q].key_weights};
-    }
-    status = prepare_weights(shape, layout, queries, count, prepared, err);
-    if (status != PD_OK) return status;
-    prep_job job = {.shape = shape,
+    prepared->preps = prepared->prep_memory.data;
+    prep_job job = {.device = device,
+                    .shape = shape,
                     .layout = layout,
+                    .index = index,
                     .queries = queries,
                     .count = count,
-                    .quantise = quantise,
-                    .preps = preps,
+                    .preps = prepared->preps,
                     .vectors = prepared->vectors.data,
-                    .codes = prepared->codes.data};
-    pd_pool_run(pool, (count + PREP_TASK - 1) / PREP_TASK, prepare_some, &job);
+                    .codes = prepared->codes.data,
+                    .near = prepared->near.data,
+                    .packed = packed,
+                    .column_at = prepared->counts.data};
+    uint32_t tasks = (count + PREP_TASK - 1) / PREP_TASK;
+    pd_pool_run(device->pool, tasks, vector_task, &job);
+    uint32_t total = 0;
+    for (uint32_t q = 0; q <= count; q++) {
+        uint32_t own = q < count ? job.column_at[q] : 0;
+        job.column_at[q] = total;
+        total += own;
+    }
+    status = pd_buffer_need(&prepared->columns, total * sizeof(pd_cpu_column), "weights", err);
+    if (status != PD_OK) return status;
+    job.columns = prepared->columns.data;
+    pd_pool_run(device->pool, tasks, weight_task, &job);
+    share_weights(queries, count, job.preps);
     return PD_OK;
 }

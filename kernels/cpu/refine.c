@@ -5,91 +5,123 @@
 #include "cpu.h"
 
 /* Everything into the first set of candidates. */
-static pd_candidates *join(pd_batch *batch, uint32_t q)
+static pd_shortlist *join(pd_batch *batch, uint32_t q, pd_worker *worker)
 {
-    pd_candidates *all = &batch->candidates[q];
+    pd_shortlist *all = &batch->candidates[q];
     for (uint32_t part = 1; !batch->by_query && part < batch->parts; part++) {
-        const pd_candidates *own = &batch->candidates[(size_t)part * batch->n + q];
-        for (uint32_t i = 0; i < own->topk.count; i++)
-            pd_topk_push(&all->topk, own->topk.items[i].score, own->topk.items[i].id,
-                         own->topk.items[i].slot);
+        const pd_shortlist *own = &batch->candidates[(size_t)part * batch->n + q];
         all->scanned += own->scanned;
+        for (uint32_t i = 0; i < own->count;) {
+            uint32_t room = all->room - all->count, some = own->count - i < room ? own->count - i : room;
+            memcpy(all->scores + all->count, own->scores + i, some * sizeof *all->scores);
+            memcpy(all->slots + all->count, own->slots + i, some * sizeof *all->slots);
+            all->count += some;
+            i += some;
+            if (all->count == all->room) pd_shortlist_shrink(batch, all, worker);
+        }
     }
     return all;
 }
 
-/* The written score of one row, from its similarity. */
-static float weigh_row(const pd_cpu_weigh *weigh, const pd_layout *layout, const unsigned char *page,
-                       uint32_t row, float sim)
-{
-    float score = weigh->a * sim + 0.0f;
-    for (uint32_t c = 0; c < weigh->ncolumns; c++)
-        score += weigh->columns[c]
-                     .table[page[layout->bytes + (size_t)weigh->columns[c].column * PD_PAGE_ROWS + row]];
-    for (uint32_t i = 0; i < weigh->nkeys; i++) {
-        const uint64_t *keys =
-            (const uint64_t *)(page + layout->keys) + (size_t)weigh->keys[i].column * PD_PAGE_ROWS;
-        if (keys[row] == weigh->keys[i].value) score += weigh->keys[i].weight;
-    }
-    return score;
-}
-
 #define ROWS_AHEAD 32u
 
-static void refine_rows(const pd_batch *batch, const pd_prep *prep, const pd_hit *hits, uint32_t n,
+static const unsigned char *refine_row(const pd_host_index *index, uint32_t slot)
+{
+    const pd_shape *shape = &index->base.shape;
+    size_t bytes = shape->dim * (shape->refine == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
+    return pd_host_refine(index, slot / PD_PAGE_ROWS) + (slot % PD_PAGE_ROWS) * bytes;
+}
+
+static void push(const pd_host_index *index, uint32_t slot, float score, pd_topk *best)
+{
+    const uint64_t *ids = pd_page_ids(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS));
+    pd_topk_push(best, score, ids[slot % PD_PAGE_ROWS], slot);
+}
+
+static void refine_rows(const pd_batch *batch, const pd_prep *prep, const uint32_t *slots, uint32_t n,
                         pd_topk *best)
 {
     const pd_host_index *index = batch->index;
     const pd_shape *shape = &index->base.shape;
-    size_t row_bytes = shape->dim * (shape->refine == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
     int l2 = shape->metric == PD_L2;
     const void *rows[ROWS_AHEAD];
     float sims[ROWS_AHEAD];
-    for (uint32_t i = 0; i < n; i++) {
-        const unsigned char *row =
-            pd_host_refine(index, hits[i].slot / PD_PAGE_ROWS) + (hits[i].slot % PD_PAGE_ROWS) * row_bytes;
-        rows[i] = row;
-        /* The first lines of each; the machine's own prefetcher follows them. */
-        for (size_t byte = 0; byte < row_bytes && byte < 256; byte += 64)
-            __builtin_prefetch(row + byte);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        rows[i] = refine_row(index, slots[i]);
     if (shape->refine == PD_REFINE_F32)
         batch->device->ops->rows_f32(prep->vector, (const float *const *)rows, n, shape->dim, l2, sims);
     else
         batch->device->ops->rows_f16(prep->vector, (const uint16_t *const *)rows, n, shape->dim, l2, sims);
     for (uint32_t i = 0; i < n; i++) {
-        const unsigned char *page = pd_host_page(index, hits[i].slot / PD_PAGE_ROWS);
-        float score = weigh_row(&prep->weigh, &index->base.layout, page, hits[i].slot % PD_PAGE_ROWS,
-                                l2 ? -sims[i] : sims[i]);
-        pd_topk_push(best, score, hits[i].id, hits[i].slot);
+        float score = prep->weigh.a * (l2 ? -sims[i] : sims[i]) + 0.0f;
+        push(index, slots[i],
+             pd_cpu_weigh_row(&prep->weigh, &index->base.layout, pd_host_page(index, slots[i] / PD_PAGE_ROWS),
+                              slots[i] % PD_PAGE_ROWS, score),
+             best);
     }
 }
 
-static void finish(void *context, uint32_t q, uint32_t worker)
+static int refines(const pd_batch *batch, uint32_t q)
 {
-    pd_batch *batch = context;
+    return batch->refines && batch->queries[q].vector;
+}
+
+/* Cuts the shortlist down to what is refined, and asks for what will be read: rows lie anywhere in memory. */
+static void cut_down(pd_batch *batch, uint32_t q, pd_worker *worker)
+{
+    pd_shortlist *list = join(batch, q, worker);
+    pd_shortlist_shrink(batch, list, worker);
+    const pd_host_index *index = batch->index;
+    const pd_shape *shape = &index->base.shape;
+    size_t bytes = shape->dim * (shape->refine == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
+    for (uint32_t i = 0; i < list->count; i++) {
+        uint32_t slot = list->slots[i];
+        __builtin_prefetch(
+            &pd_page_ids(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS))[slot % PD_PAGE_ROWS]);
+        const unsigned char *row = refines(batch, q) ? refine_row(index, slot) : NULL;
+        for (size_t byte = 0; row && byte < bytes; byte += 64)
+            __builtin_prefetch(row + byte, 0, 2);
+    }
+}
+
+static void finish(pd_batch *batch, uint32_t q, pd_worker *worker)
+{
     const pd_query *query = &batch->queries[q];
     pd_answer *answer = &batch->answers[q];
-    pd_candidates *all = join(batch, q);
-    pd_topk best = all->topk;
-    if (batch->refines && query->vector) {
-        pd_topk_shrink(&all->topk);
-        pd_topk_init(&best, batch->workers[worker].hits, query->k, query->min_score);
-        for (uint32_t i = 0; i < all->topk.count; i += ROWS_AHEAD) {
-            uint32_t n = all->topk.count - i < ROWS_AHEAD ? all->topk.count - i : ROWS_AHEAD;
-            refine_rows(batch, &batch->preps[q], all->topk.items + i, n, &best);
-        }
+    const pd_shortlist *list = &batch->candidates[q];
+    pd_topk best;
+    pd_topk_init(&best, worker->hits, query->k, query->min_score);
+    for (uint32_t i = 0; i < list->count; i += ROWS_AHEAD) {
+        uint32_t n = list->count - i < ROWS_AHEAD ? list->count - i : ROWS_AHEAD;
+        if (refines(batch, q))
+            refine_rows(batch, &batch->preps[q], list->slots + i, n, &best);
+        else
+            for (uint32_t j = i; j < i + n; j++)
+                push(batch->index, list->slots[j], list->scores[j], &best);
     }
     pd_topk_sort(&best);
     memcpy(answer->hits, best.items, best.count * sizeof *best.items);
     answer->count = best.count;
-    answer->scanned = all->scanned;
+    answer->scanned = list->scanned;
     answer->nprobe = batch->index->base.shape.nlist > 0 ? batch->starts[q + 1] - batch->starts[q] : 0;
-    for (uint32_t i = 0; answer->probes && query->vector && i < answer->nprobe; i++)
-        answer->probes[i] = batch->pairs[batch->starts[q] + i].list;
+}
+
+#define REFINE_TASK 8u
+
+/* The rows of the next query are on their way while those of one are scored. */
+static void refine_task(void *context, uint32_t task, uint32_t number)
+{
+    pd_batch *batch = context;
+    pd_worker *worker = &batch->workers[number];
+    uint32_t first = task * REFINE_TASK;
+    uint32_t last = batch->n - first < REFINE_TASK ? batch->n : first + REFINE_TASK;
+    for (uint32_t q = first; q <= last; q++) {
+        if (q < last) cut_down(batch, q, worker);
+        if (q > first) finish(batch, q - 1, worker);
+    }
 }
 
 void pd_cpu_refine(pd_batch *batch)
 {
-    pd_pool_run(batch->device->pool, batch->n, finish, batch);
+    pd_pool_run(batch->device->pool, (batch->n + REFINE_TASK - 1) / REFINE_TASK, refine_task, batch);
 }

@@ -1,10 +1,12 @@
 /* Scanning lists.
  *
- * The (query, list) pairs are sorted by list, each query's best list before all others, so that its bar is high when the
- * bulk comes. A list is then read once: page by page, PD_GROUP queries at a time. Many queries: each thread owns a share
- * of them, sorts their pairs and scans their lists. Few: the lists are cut into segments that any thread may take, each
- * with candidates of its own for every query; refine.c joins them. Either way a query ends with the same candidates,
- * since the buffers keep the best under a total order.
+ * The (query, list) pairs are sorted by list, and a list is read once: PD_GROUP queries at a time, whose codes are copied side by
+ * side, go through its pages. What a page's dots become (scores, the first comparison with each query's bar) stays in
+ * registers; only rows that pass cost more: the bound of their weights in whole steps, then the weights, then the buffer.
+ *
+ * Many queries: each thread owns a share of them, sorts their pairs and scans their lists. Few: the lists are cut into
+ * segments that any thread may take, each with candidates of its own for every query; refine.c joins them. Either way a query
+ * ends with the same candidates, since the shortlists keep the best under a total order.
  *
  * Slots from postings are scored page by page as well: a row's code is strewn over half of the page's cache lines.
  */
@@ -14,16 +16,68 @@
 
 #define SEGMENT_PAGES 256u
 
-/* --------------------------------------------------------------------------------------------------- a page --- */
+/* -------------------------------------------------------------------------------------------------- a group --- */
 
-/* The group of queries that goes through a page together. */
-typedef struct page_group {
-    uint32_t n;
+/* The group of queries that goes through some pages of a list together; those with a vector come first. */
+typedef struct scan_group {
+    const pd_batch *batch;
+    pd_worker *worker;
+    uint32_t n, nvectors;
     const pd_prep *preps[PD_GROUP];
-    pd_candidates *to[PD_GROUP];
-    float lt[PD_GROUP];
-    uint32_t pass[PD_GROUP]; /* rows that exist and pass the filter */
-} page_group;
+    pd_shortlist *to[PD_GROUP];
+    float least[PD_GROUP]; /* the bar under which not even the steps of a row's values help */
+    pd_cpu_group codes;    /* of the queries with a vector */
+    int filters;           /* some query has a filter */
+} scan_group;
+
+/* After the bar of query i rose. */
+static void set_bars(scan_group *group, uint32_t i)
+{
+    const pd_cpu_weigh *weigh = &group->preps[i]->weigh;
+    float bar = group->to[i]->bar;
+    int weighs = weigh->ncolumns + weigh->nkeys > 0;
+    group->codes.bar[i] = weighs ? pd_cpu_under(weigh, bar, weigh->most) : bar;
+    group->least[i] = weighs ? pd_cpu_under(weigh, bar, weigh->least) : bar;
+}
+
+static void add_query(scan_group *group, const pd_pair *pair, pd_shortlist *to)
+{
+    const pd_batch *batch = group->batch;
+    uint32_t i = group->n++;
+    const pd_prep *prep = group->preps[i] = &batch->preps[pair->query];
+    group->to[i] = to;
+    group->filters |= prep->query->filter != NULL;
+    set_bars(group, i);
+    if (!prep->vector) return;
+    group->nvectors++;
+    group->codes.lt[i] = pair->lt;
+    group->codes.qf[i] = prep->qf;
+    group->codes.a[i] = prep->weigh.a;
+    if (!prep->codes) return;
+    size_t packed = pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.shape.dim));
+    memcpy(group->worker->group + i * packed, prep->codes, packed);
+}
+
+/* The rows of mask, whose scores are those of the similarity alone: what passes goes into the shortlist of query i. */
+static void take_rows(scan_group *group, uint32_t i, uint32_t number, const unsigned char *page,
+                      float *scores, uint32_t mask)
+{
+    const pd_batch *batch = group->batch;
+    const pd_cpu_weigh *weigh = &group->preps[i]->weigh;
+    const pd_layout *layout = &batch->index->base.layout;
+    const pd_cpu_ops *ops = batch->device->ops;
+    if (weigh->ncolumns > 0) mask = ops->steps(weigh, layout, page, scores, group->least[i], mask);
+    if (mask == 0) return;
+    if (weigh->ncolumns + weigh->nkeys > 0) {
+        ops->add_weights(weigh, layout, page, scores, mask);
+        mask &= ops->at_least(scores, group->to[i]->bar);
+    }
+    if (pd_shortlist_push(batch, group->to[i], group->preps[i]->query, page, number * PD_PAGE_ROWS, scores,
+                          mask, group->worker))
+        set_bars(group, i);
+}
+
+/* ---------------------------------------------------------------------------------------------------- a page --- */
 
 static const float *tile_of(const pd_batch *batch, uint32_t page, pd_worker *worker)
 {
@@ -36,133 +90,118 @@ static const float *tile_of(const pd_batch *batch, uint32_t page, pd_worker *wor
     return worker->tile;
 }
 
-/* Similarities of the queries at which[0 .. n) in the group. tile: the padded refine rows, for tables without codes. */
-static void similarities(const pd_batch *batch, const page_group *group, const uint32_t *which, uint32_t n,
-                         const unsigned char *page, const float *tile, float *sims)
+/* Scores of the similarity alone where rows are not i8 codes, and the rows that exist. live: [32] */
+static void whole_scores(scan_group *group, uint32_t number, const unsigned char *page, uint32_t live,
+                         float *scores)
 {
+    const pd_batch *batch = group->batch;
     const pd_cpu_ops *ops = batch->device->ops;
     const pd_shape *shape = &batch->index->base.shape;
-    const pd_layout *layout = &batch->index->base.layout;
-    int l2 = shape->metric == PD_L2;
-    if (shape->code == PD_CODE_I8) {
-        const int16_t *codes[PD_GROUP];
-        int32_t dots[PD_GROUP * PD_PAGE_ROWS];
-        for (uint32_t i = 0; i < n; i++)
-            codes[i] = group->preps[which[i]]->codes;
-        ops->dots_i8((const int8_t *)(page + layout->codes), layout->dim4 / 4, codes, n, dots);
-        for (uint32_t i = 0; i < n; i++)
-            ops->sims_i8(dots + i * PD_PAGE_ROWS, (const float *)(page + layout->term),
-                         (const float *)(page + layout->scale), group->lt[which[i]],
-                         group->preps[which[i]]->qf, sims + i * PD_PAGE_ROWS);
-        return;
-    }
+    const void *codes = page + batch->index->base.layout.codes;
     const float *vectors[PD_GROUP];
+    int l2 = shape->metric == PD_L2;
+    uint32_t n = group->nvectors;
     for (uint32_t i = 0; i < n; i++)
-        vectors[i] = group->preps[which[i]]->vector;
+        vectors[i] = group->preps[i]->vector;
     if (shape->code == PD_CODE_F32) {
-        ops->sims_f32((const float *)(page + layout->codes), shape->dim, vectors, n, l2, sims);
+        ops->sims_f32(codes, shape->dim, vectors, n, l2, scores);
     } else if (shape->code == PD_CODE_F16) {
-        ops->sims_f16((const uint16_t *)(page + layout->codes), shape->dim, vectors, n, l2, sims);
-    } else {
-        ops->lanes(vectors, n, tile, PD_PAGE_ROWS, pd_dim16(shape->dim), l2, sims, PD_PAGE_ROWS);
+        ops->sims_f16(codes, shape->dim, vectors, n, l2, scores);
+    } else if (n > 0) {
+        const float *tile = tile_of(batch, number, group->worker);
+        ops->lanes(vectors, n, tile, PD_PAGE_ROWS, pd_dim16(shape->dim), l2, scores, PD_PAGE_ROWS);
         for (uint32_t i = 0; l2 && i < n * PD_PAGE_ROWS; i++)
-            sims[i] = -sims[i];
+            scores[i] = -scores[i];
     }
-}
-
-static void scan_group(const pd_batch *batch, const page_group *group, uint32_t number,
-                       const unsigned char *page, const float *tile)
-{
-    const pd_layout *layout = &batch->index->base.layout;
-    float sims[PD_GROUP * PD_PAGE_ROWS];
-    uint32_t which[PD_GROUP], n = 0;
-    for (uint32_t i = 0; i < group->n; i++)
-        if (group->preps[i]->vector) which[n++] = i;
-    if (n > 0) similarities(batch, group, which, n, page, tile, sims);
-    /* Those without a vector need no similarities; their scores start at 0. */
-    for (uint32_t i = 0; i < group->n; i++)
-        if (!group->preps[i]->vector) which[n++] = i;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = which[i];
-        float *scores = sims + i * PD_PAGE_ROWS;
-        uint32_t mask = batch->device->ops->weigh(&group->preps[at]->weigh, layout, page, scores,
-                                                  group->to[at]->topk.bar);
-        pd_cpu_push(group->to[at], group->preps[at]->query, layout, page, number * PD_PAGE_ROWS, scores,
-                    mask & group->pass[at]);
+        float *own = scores + i * PD_PAGE_ROWS;
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            own[r] = group->codes.a[i] * own[r] + 0.0f;
+        group->codes.pass[i] = live & ops->at_least(own, group->codes.bar[i]);
     }
 }
 
-/* -------------------------------------------------------------------------------------------------- a list --- */
-
-static void scan_page(const pd_batch *batch, const pd_segment *segment, uint32_t number,
-                      pd_candidates *candidates, pd_worker *worker)
+static void scan_page(scan_group *group, uint32_t number, uint32_t rows)
 {
+    const pd_batch *batch = group->batch;
+    const pd_cpu_ops *ops = batch->device->ops;
     const pd_layout *layout = &batch->index->base.layout;
-    const unsigned char *page = pd_host_page(batch->index, number);
-    uint32_t live = batch->device->ops->at_least((const float *)(page + layout->term), -FLT_MAX);
+    unsigned char *page = pd_host_page(batch->index, number);
+    const float *term = pd_page_term(layout, page);
+    uint32_t live = rows & ops->at_least(term, -FLT_MAX);
     if (live == 0) return;
-    const float *tile = NULL;
-    const pd_filter *filter = NULL;
-    uint32_t pass = live, rows = (uint32_t)__builtin_popcount(live);
-    page_group group = {.n = 0};
-    for (uint32_t i = 0; i < segment->npairs; i++) {
-        const pd_pair *pair = &segment->pairs[i];
-        const pd_prep *prep = &batch->preps[pair->query];
-        if (prep->query->filter != filter) {
-            filter = prep->query->filter;
-            pass = pd_filter_page(layout, filter, page, live);
-        }
-        if (pass != 0) {
-            pd_candidates *to = &candidates[pair->query];
-            to->scanned += rows;
-            group.preps[group.n] = prep;
-            group.to[group.n] = to;
-            group.lt[group.n] = pair->lt;
-            group.pass[group.n++] = pass;
-        }
-        if (group.n == PD_GROUP || (group.n > 0 && i + 1 == segment->npairs)) {
-            if (!tile && batch->index->base.shape.code == PD_CODE_NONE) tile = tile_of(batch, number, worker);
-            scan_group(batch, &group, number, page, tile);
-            group.n = 0;
-        }
+    uint32_t pass[PD_GROUP], some = 0, count = (uint32_t)__builtin_popcount(live);
+    for (uint32_t i = 0; group->filters && i < group->n; i++) {
+        const pd_filter *filter = group->preps[i]->query->filter;
+        pass[i] = i > 0 && filter == group->preps[i - 1]->query->filter
+                      ? pass[i - 1]
+                      : pd_filter_page(layout, filter, page, live);
+        some |= pass[i];
+    }
+    if (group->filters && some == 0) return;
+    float scores[PD_GROUP * PD_PAGE_ROWS];
+    if (batch->index->base.shape.code == PD_CODE_I8) {
+        int32_t dots[PD_GROUP * PD_PAGE_ROWS];
+        batch->device->i8->dots((const int8_t *)(page + layout->codes), layout->dim4 / 4,
+                                pd_dim64(batch->index->base.shape.dim), group->worker->group, group->nvectors,
+                                dots);
+        ops->scores_i8(dots, group->nvectors, term, pd_page_scale(layout, page), &group->codes, scores,
+                       PD_PAGE_ROWS);
+    } else {
+        whole_scores(group, number, page, live, scores);
+    }
+    for (uint32_t i = group->nvectors; i < group->n; i++) {
+        memset(scores + i * PD_PAGE_ROWS, 0, PD_PAGE_ROWS * sizeof *scores);
+        group->codes.pass[i] = 0.0f >= group->codes.bar[i] ? live : 0;
+    }
+    for (uint32_t i = 0; i < group->n; i++) {
+        uint32_t mask = group->codes.pass[i] & (group->filters ? pass[i] : rows);
+        if (!group->filters || pass[i]) group->to[i]->scanned += count;
+        if (mask) take_rows(group, i, number, page, scores + i * PD_PAGE_ROWS, mask);
     }
 }
 
-static void scan_segment(const pd_batch *batch, const pd_segment *segment, pd_candidates *candidates,
+/* ----------------------------------------------------------------------------------------------------- a list --- */
+
+static void start_group(scan_group *group, const pd_batch *batch, pd_worker *worker)
+{
+    group->batch = batch;
+    group->worker = worker;
+    group->n = group->nvectors = 0;
+    group->filters = 0;
+}
+
+static void scan_segment(const pd_batch *batch, const pd_segment *segment, pd_shortlist *candidates,
                          pd_worker *worker)
 {
     uint32_t list = segment->pairs[0].list;
-    for (uint32_t i = segment->first; i < segment->last; i++)
-        scan_page(batch, segment, pd_host_list_page(batch->index, list, i), candidates, worker);
+    for (uint32_t first = 0; first < segment->npairs; first += PD_GROUP) {
+        uint32_t n = segment->npairs - first < PD_GROUP ? segment->npairs - first : PD_GROUP;
+        scan_group group;
+        start_group(&group, batch, worker);
+        for (int vector = 1; vector >= 0; vector--)
+            for (uint32_t i = first; i < first + n; i++)
+                if ((batch->preps[segment->pairs[i].query].vector != NULL) == vector)
+                    add_query(&group, &segment->pairs[i], &candidates[segment->pairs[i].query]);
+        for (uint32_t i = segment->first; i < segment->last; i++)
+            scan_page(&group, pd_host_list_page(batch->index, list, i), 0xffffffffu);
+    }
 }
 
 /* --------------------------------------------------------------------------------------------------- slots --- */
-
-static void scan_slot_page(const pd_batch *batch, uint32_t q, uint32_t number, uint32_t rows, float lt,
-                           pd_candidates *to, pd_worker *worker)
-{
-    const pd_layout *layout = &batch->index->base.layout;
-    const unsigned char *page = pd_host_page(batch->index, number);
-    uint32_t live = rows & batch->device->ops->at_least((const float *)(page + layout->term), -FLT_MAX);
-    uint32_t pass = pd_filter_page(layout, batch->queries[q].filter, page, live);
-    if (pass == 0) return;
-    to->scanned += (uint32_t)__builtin_popcount(live);
-    page_group group = {.n = 1, .preps = {&batch->preps[q]}, .to = {to}, .lt = {lt}, .pass = {pass}};
-    const float *tile = batch->index->base.shape.code == PD_CODE_NONE ? tile_of(batch, number, worker) : NULL;
-    scan_group(batch, &group, number, page, tile);
-}
 
 static float slot_list_term(const pd_batch *batch, uint32_t q, uint32_t list)
 {
     const pd_shape *shape = &batch->index->base.shape;
     float lt = 0.0f;
-    if (shape->nlist == 0) return lt;
-    batch->device->ops->lanes(&batch->preps[q].vector, 1, pd_host_centroid(batch->index, list), 1,
-                              pd_dim16(shape->dim), shape->metric == PD_L2, &lt, 1);
+    if (shape->nlist == 0 || !batch->preps[q].vector) return lt;
+    const float *centroid = pd_host_centroid(batch->index, list);
+    batch->device->ops->lanes_any(batch->preps[q].vector, &centroid, 1, pd_dim16(shape->dim),
+                                  shape->metric == PD_L2, &lt);
     return shape->metric == PD_L2 ? -lt : lt;
 }
 
-static void scan_slots(const pd_batch *batch, uint32_t q, pd_candidates *to, pd_worker *worker)
+static void scan_slots(const pd_batch *batch, uint32_t q, pd_shortlist *to, pd_worker *worker)
 {
     const pd_query *query = &batch->queries[q];
     uint32_t nlist = batch->index->base.shape.nlist;
@@ -171,8 +210,10 @@ static void scan_slots(const pd_batch *batch, uint32_t q, pd_candidates *to, pd_
     if (query->nslots == 0 || npairs == pd_host_nlist(batch->index)) return;
     for (uint32_t i = 0; i < npairs; i++)
         worker->mark[pairs[i].list] = 1;
+    scan_group group;
+    start_group(&group, batch, worker);
+    add_query(&group, &(pd_pair){.query = q}, to);
     uint32_t known = PD_NO_LIST; /* slots are sorted: neighbours often share a list */
-    float lt = 0.0f;
     for (uint32_t i = 0, next; i < query->nslots; i = next) {
         uint32_t page = query->slots[i] / PD_PAGE_ROWS, rows = 0;
         for (next = i; next < query->nslots && query->slots[next] / PD_PAGE_ROWS == page; next++)
@@ -180,10 +221,10 @@ static void scan_slots(const pd_batch *batch, uint32_t q, pd_candidates *to, pd_
         uint32_t list = nlist > 0 ? batch->index->page_list[page] : 0;
         if (list == PD_NO_LIST || worker->mark[list]) continue;
         if (list != known) {
-            lt = slot_list_term(batch, q, list);
+            group.codes.lt[0] = slot_list_term(batch, q, list);
             known = list;
         }
-        scan_slot_page(batch, q, page, rows, lt, to, worker);
+        scan_page(&group, page, rows);
     }
     for (uint32_t i = 0; i < npairs; i++)
         worker->mark[pairs[i].list] = 0;
@@ -196,19 +237,19 @@ static uint32_t share(uint32_t n, uint32_t parts, uint32_t part)
     return (uint32_t)((uint64_t)n * part / parts);
 }
 
-/* Sorts the pairs of queries first .. last - 1 by (not the best list, list). counts: [2 * nlist + 1] */
+/* Sorts the pairs of queries first .. last - 1 by list. counts: [nlist + 1] */
 static void sort_pairs(const pd_batch *batch, uint32_t first, uint32_t last, uint32_t *counts)
 {
     uint32_t nlist = pd_host_nlist(batch->index);
     uint32_t begin = batch->starts[first], end = batch->starts[last];
-    memset(counts, 0, (2 * (size_t)nlist + 1) * sizeof *counts);
+    memset(counts, 0, ((size_t)nlist + 1) * sizeof *counts);
     for (uint32_t i = begin; i < end; i++)
-        counts[batch->pairs[i].list + (batch->pairs[i].rank ? nlist : 0) + 1]++;
+        counts[batch->pairs[i].list + 1]++;
     counts[0] = begin;
-    for (uint32_t b = 0; b < 2 * nlist; b++)
-        counts[b + 1] += counts[b];
+    for (uint32_t list = 0; list < nlist; list++)
+        counts[list + 1] += counts[list];
     for (uint32_t i = begin; i < end; i++)
-        batch->sorted[counts[batch->pairs[i].list + (batch->pairs[i].rank ? nlist : 0)]++] = batch->pairs[i];
+        batch->sorted[counts[batch->pairs[i].list]++] = batch->pairs[i];
 }
 
 /* The run of pairs with one list that begins at `at`. */
@@ -225,8 +266,7 @@ static void part_task(void *context, uint32_t part, uint32_t worker)
 {
     pd_batch *batch = context;
     uint32_t first = share(batch->n, batch->parts, part), last = share(batch->n, batch->parts, part + 1);
-    sort_pairs(batch, first, last,
-               batch->counts + (size_t)part * (2 * (size_t)pd_host_nlist(batch->index) + 1));
+    sort_pairs(batch, first, last, batch->counts + (size_t)part * ((size_t)pd_host_nlist(batch->index) + 1));
     for (uint32_t at = batch->starts[first]; at < batch->starts[last];) {
         pd_segment run = run_at(batch, at, batch->starts[last]);
         scan_segment(batch, &run, batch->candidates, &batch->workers[worker]);
@@ -246,7 +286,7 @@ static void segment_task(void *context, uint32_t task, uint32_t worker)
 {
     segment_job *job = context;
     pd_batch *batch = job->batch;
-    pd_candidates *own = batch->candidates + (size_t)worker * batch->n;
+    pd_shortlist *own = batch->candidates + (size_t)worker * batch->n;
     if (task < job->count)
         scan_segment(batch, &job->segments[task], own, &batch->workers[worker]);
     else

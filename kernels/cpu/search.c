@@ -6,7 +6,7 @@
 
 #include "cpu.h"
 
-/* Bounds on one batch's scratch: 4M pairs are 64 MiB, twice (as chosen and sorted); 8M candidates are 128 MiB. */
+/* Bounds on one batch's scratch: 4M pairs are 64 MiB, twice (as chosen and sorted); 8M candidates are 64 MiB. */
 #define MOST_PAIRS      ((uint64_t)4 << 20)
 #define MOST_CANDIDATES ((uint64_t)8 << 20)
 
@@ -33,35 +33,53 @@ static uint32_t cut(const pd_host_index *index, const pd_query *queries, uint32_
     uint32_t n = 0;
     for (; n < count; n++) {
         pairs += pd_cpu_probes(index, &queries[n]);
-        candidates += (uint64_t)pd_topk_room(pd_cpu_depth(&queries[n], refines)) * copies;
+        candidates += (uint64_t)pd_shortlist_room(pd_cpu_depth(&queries[n], refines)) * copies;
         if (n > 0 && (pairs > MOST_PAIRS || candidates > MOST_CANDIDATES)) break;
     }
     return n;
 }
 
-/* Each worker's memory is one piece: hits, tile, summary, sums, marks. */
-static pd_status take_workers(pd_batch *batch, uint32_t room, pd_error *err)
+static size_t up64(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
+
+/* Each worker's memory is one piece, cut up here. */
+static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
 {
     const pd_shape *shape = &batch->index->base.shape;
-    size_t nlist = (pd_host_nlist(batch->index) + 15u) & ~(size_t)15u;
-    size_t tile = (size_t)PD_PAGE_ROWS * pd_dim16(shape->dim);
-    size_t hits = ((size_t)room + 3) & ~(size_t)3;
-    size_t each = (hits * sizeof(pd_hit) + (tile + 2 * nlist) * sizeof(float) + nlist + 63) & ~(size_t)63;
-    size_t threads = pd_pool_threads(batch->device->pool);
-    size_t head = (threads * sizeof(pd_worker) + 63) & ~(size_t)63;
+    size_t nlist = pd_host_nlist(batch->index), most = nlist > batch->room ? nlist : batch->room;
+    const size_t sizes[] = {hits * sizeof(pd_hit),
+                            (size_t)PD_PAGE_ROWS * pd_dim16(shape->dim) * sizeof(float),
+                            PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(shape->dim)),
+                            nlist * sizeof(float),
+                            nlist * sizeof(float),
+                            2 * (most + 32) * sizeof(float),
+                            nlist * sizeof(uint32_t),
+                            nlist};
+    size_t each = 0, threads = pd_pool_threads(batch->device->pool);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        each += up64(sizes[i]);
+    size_t head = up64(threads * sizeof(pd_worker));
     pd_buffer *memory = &batch->device->scratch[PD_SCRATCH_WORKER];
     pd_status status = pd_buffer_need(memory, head + threads * each, "workers", err);
     if (status != PD_OK) return status;
     batch->workers = memory->data;
     for (size_t t = 0; t < threads; t++) {
-        unsigned char *at = (unsigned char *)memory->data + head + t * each;
-        pd_worker *worker = &batch->workers[t];
-        worker->hits = (pd_hit *)at;
-        worker->tile = (float *)(at + hits * sizeof(pd_hit));
-        worker->summary = worker->tile + tile;
-        worker->sums = worker->summary + nlist;
-        worker->mark = (uint8_t *)(worker->sums + nlist);
-        memset(worker->mark, 0, nlist);
+        unsigned char *at = (unsigned char *)memory->data + head + t * each, *pieces[8];
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            pieces[i] = at;
+            at += up64(sizes[i]);
+        }
+        batch->workers[t] = (pd_worker){.hits = (pd_hit *)(void *)pieces[0],
+                                        .tile = (float *)(void *)pieces[1],
+                                        .group = pieces[2],
+                                        .summary = (float *)(void *)pieces[3],
+                                        .sums = (float *)(void *)pieces[4],
+                                        .pick = (float *)(void *)pieces[5],
+                                        .lists = (uint32_t *)(void *)pieces[6],
+                                        .mark = pieces[7]};
+        memset(pieces[7], 0, nlist);
     }
     return PD_OK;
 }
@@ -88,20 +106,27 @@ static pd_status take_pairs(pd_batch *batch, pd_error *err)
     if (status == PD_OK)
         status = pd_buffer_need(&scratch[PD_SCRATCH_SORTED], pairs * sizeof(pd_pair), "sorted pairs", err);
     if (status == PD_OK)
-        status = pd_buffer_need(&scratch[PD_SCRATCH_COUNTS], copies * (2 * nlist + 1) * sizeof(uint32_t),
+        status = pd_buffer_need(&scratch[PD_SCRATCH_COUNTS], copies * (nlist + 1) * sizeof(uint32_t),
                                 "counts", err);
     if (status == PD_OK)
         status = pd_buffer_need(&scratch[PD_SCRATCH_TERMS],
-                                pd_coarse_rows(threads, batch->n) * nlist * sizeof(float), "list terms", err);
+                                (size_t)pd_coarse_rows(threads, batch->n) * pd_pages_for(nlist) *
+                                    PD_PAGE_ROWS * sizeof(float),
+                                "list terms", err);
     if (status != PD_OK) return status;
     batch->pairs = scratch[PD_SCRATCH_PAIRS].data;
     batch->sorted = scratch[PD_SCRATCH_SORTED].data;
     batch->counts = scratch[PD_SCRATCH_COUNTS].data;
     batch->terms = scratch[PD_SCRATCH_TERMS].data;
-    uint32_t room = pd_topk_room(most);
-    for (uint32_t q = 0; q < batch->n; q++)
-        if (pd_topk_room(batch->queries[q].k) > room) room = pd_topk_room(batch->queries[q].k);
-    return take_workers(batch, room, err);
+    uint32_t hits = most;
+    batch->room = 0;
+    for (uint32_t q = 0; q < batch->n; q++) {
+        uint32_t room = pd_shortlist_room(pd_cpu_depth(&batch->queries[q], batch->refines));
+        uint32_t top = pd_topk_room(batch->queries[q].k);
+        batch->room = room > batch->room ? room : batch->room;
+        hits = top > hits ? top : hits;
+    }
+    return take_workers(batch, hits > batch->room ? hits : batch->room, err);
 }
 
 static pd_status take_candidates(pd_batch *batch, pd_error *err)
@@ -110,24 +135,25 @@ static pd_status take_candidates(pd_batch *batch, pd_error *err)
     uint32_t copies = batch->by_query ? 1 : batch->parts;
     size_t room = 0;
     for (uint32_t q = 0; q < batch->n; q++)
-        room += pd_topk_room(pd_cpu_depth(&batch->queries[q], batch->refines));
+        room += pd_shortlist_room(pd_cpu_depth(&batch->queries[q], batch->refines)) + 16;
     pd_status status = pd_buffer_need(&scratch[PD_SCRATCH_CANDIDATES],
-                                      (size_t)copies * batch->n * sizeof(pd_candidates), "candidates", err);
+                                      (size_t)copies * batch->n * sizeof(pd_shortlist), "candidates", err);
     if (status == PD_OK)
-        status = pd_buffer_need(&scratch[PD_SCRATCH_HITS], copies * room * sizeof(pd_hit), "candidates", err);
+        status = pd_buffer_need(&scratch[PD_SCRATCH_ENTRIES],
+                                copies * room * (sizeof(float) + sizeof(uint32_t)), "candidates", err);
     if (status != PD_OK) return status;
     batch->candidates = scratch[PD_SCRATCH_CANDIDATES].data;
-    pd_hit *hits = scratch[PD_SCRATCH_HITS].data;
+    unsigned char *entries = scratch[PD_SCRATCH_ENTRIES].data;
     for (uint32_t c = 0; c < copies; c++) {
         for (uint32_t q = 0; q < batch->n; q++) {
             const pd_query *query = &batch->queries[q];
             uint32_t depth = pd_cpu_depth(query, batch->refines);
-            pd_candidates *candidates = &batch->candidates[(size_t)c * batch->n + q];
-            candidates->scanned = 0;
+            size_t each = pd_shortlist_room(depth) + 16;
             /* min_score applies to the final score; a code's score is final only where nothing refines it. */
-            pd_topk_init(&candidates->topk, hits, depth,
-                         batch->refines && query->vector ? -INFINITY : query->min_score);
-            hits += pd_topk_room(depth);
+            pd_shortlist_init(&batch->candidates[(size_t)c * batch->n + q], (float *)(void *)entries,
+                              (uint32_t *)(void *)(entries + each * sizeof(float)), depth,
+                              batch->refines && query->vector ? -INFINITY : query->min_score);
+            entries += each * (sizeof(float) + sizeof(uint32_t));
         }
     }
     return PD_OK;
@@ -138,8 +164,8 @@ static pd_status search_batch(pd_batch *batch, pd_timing *timing, pd_error *err)
     pd_cpu_device *device = batch->device;
     const pd_shape *shape = &batch->index->base.shape;
     uint64_t t0 = now_ns();
-    pd_status status = pd_prepare(device->pool, shape, &batch->index->base.layout, shape->code == PD_CODE_I8,
-                                  batch->queries, batch->n, &device->prepared, err);
+    pd_status status = pd_prepare(device, shape, &batch->index->base.layout, batch->index, batch->queries,
+                                  batch->n, &device->prepared, err);
     if (status == PD_OK) status = take_pairs(batch, err);
     if (status == PD_OK) status = take_candidates(batch, err);
     if (status != PD_OK) return status;

@@ -84,6 +84,23 @@ static inline __attribute__((always_inline)) vint v_pairs(vshort a, vshort b)
 #endif
 }
 
+/* Bit i: value[i] >= bar, of VF. */
+static inline __attribute__((always_inline)) uint32_t v_at_least(vfloat value, float bar)
+{
+#if VB == 64
+    return _mm512_cmp_ps_mask((__m512)value, _mm512_set1_ps(bar), _CMP_GE_OQ);
+#elif VB == 32
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps((__m256)value, _mm256_set1_ps(bar), _CMP_GE_OQ));
+#elif defined(__SSE2__)
+    return (uint32_t)_mm_movemask_ps(_mm_cmpge_ps((__m128)value, _mm_set1_ps(bar)));
+#else
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < VF; i++)
+        mask |= (uint32_t)(value[i] >= bar) << i;
+    return mask;
+#endif
+}
+
 /* Bit i: from[i] >= bar, of 16. */
 static inline __attribute__((always_inline)) uint32_t v_at_least16(const float *from, float bar)
 {
@@ -127,6 +144,21 @@ static inline void v_halves(const pd_f16 *from, float *to, uint32_t count)
 #endif
     for (; i < count; i++)
         to[i] = v_half(from[i]);
+}
+
+/* VF half floats as floats. */
+static inline __attribute__((always_inline)) vfloat v_load_half(const pd_f16 *from)
+{
+#if VB == 64
+    return (vfloat)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif VB == 32
+    return (vfloat)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#else
+    vfloat out;
+    for (uint32_t i = 0; i < VF; i++)
+        out[i] = v_half(from[i]);
+    return out;
+#endif
 }
 
 #endif
