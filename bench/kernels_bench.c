@@ -5,6 +5,7 @@
  * more of them than a cache holds.
  *
  *     pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]]
+ *     pados-kernels-bench --dots [dim]     integer dots alone, by instruction set and size of a group of queries
  */
 #include <math.h>
 #include <stdint.h>
@@ -14,12 +15,13 @@
 #include <time.h>
 
 #include "backend.h"
+#include "cpu/ops.h"
 #include "score.h"
 
 #define QUERIES 1000u
 #define K       10u
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
 
 typedef struct data {
     uint32_t rows, dim, nlist, nprobe, threads;
@@ -245,14 +247,79 @@ static void time_assign(const data *d, pd_device *device, const char *isa)
     free(lists);
 }
 
+/* The integer dots of one table for one size of group, in dots a second: the best of seven runs over the same pages. */
+static double time_dots(const pd_cpu_i8 *i8, const int8_t *pages, uint32_t npages, uint32_t dim,
+                        const void *packed, uint32_t n, int32_t *out)
+{
+    uint32_t groups = (dim + 3) / 4;
+    size_t page_bytes = (size_t)groups * PD_PAGE_ROWS * 4;
+    uint32_t rounds = (uint32_t)(2e8 / ((double)npages * PD_PAGE_ROWS * n * dim)) + 1;
+    double least = INFINITY;
+    for (int run = 0; run < 7; run++) {
+        double begin = seconds();
+        for (uint32_t round = 0; round < rounds; round++)
+            for (uint32_t p = 0; p < npages; p++)
+                i8->dots(pages + p * page_bytes, groups, pd_dim64(dim), packed, n, out);
+        double took = seconds() - begin;
+        if (took < least) least = took;
+    }
+    if (i8->rest) i8->rest();
+    return (double)rounds * npages * PD_PAGE_ROWS * n / least;
+}
+
+/* Pages that fit a second-level cache: what is timed is arithmetic, not memory. */
+static int bench_dots(uint32_t dim)
+{
+    static const uint32_t sizes[] = {1, 2, 3, 4, 6, 7, 8, 9, 12, 15, 16, 17, 20, 24, 28, 31, 32};
+    const uint32_t npages = 16, dim64 = pd_dim64(dim), count = sizeof isas / sizeof *isas;
+    const pd_cpu_i8 *tables[sizeof isas / sizeof *isas] = {NULL};
+    size_t page_bytes = (size_t)((dim + 3) / 4) * PD_PAGE_ROWS * 4;
+    int8_t *pages = allocate(npages, page_bytes), *codes = allocate(PD_GROUP, dim64);
+    int32_t *out = allocate((size_t)PD_GROUP * PD_PAGE_ROWS, sizeof *out);
+    unsigned char *packed = aligned_alloc(64, PD_GROUP * (2 * (size_t)dim64 + 64));
+    if (!packed) return 1;
+    for (size_t i = 0; i < npages * page_bytes; i++)
+        pages[i] = (int8_t)(random_normal() * 40);
+    for (uint32_t i = 0; i < PD_GROUP; i++)
+        for (uint32_t d = 0; d < dim; d++)
+            codes[(size_t)i * dim64 + d] = (int8_t)(random_normal() * 40);
+    printf("million dots of %u dimensions a second, by queries of a group\n%9s", dim, "queries");
+    for (uint32_t t = 0; t < count; t++) {
+        const pd_cpu_ops *ops;
+        if (pd_cpu_ops_find(isas[t], &ops, &tables[t])) printf("%10s", isas[t]);
+    }
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        printf("\n%9u", sizes[s]);
+        for (uint32_t t = 0; t < count; t++) {
+            if (!tables[t]) continue;
+            for (uint32_t i = 0; i < PD_GROUP; i++)
+                tables[t]->pack(codes + (size_t)i * dim64, dim64,
+                                packed + i * pd_packed_bytes(tables[t], dim64));
+            printf("%10.1f", 1e-6 * time_dots(tables[t], pages, npages, dim, packed, sizes[s], out));
+        }
+    }
+    printf("\n");
+    free(pages);
+    free(codes);
+    free(out);
+    free(packed);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     uint32_t numbers[5] = {60000, 784, 512, 8, 1};
+    if (argc > 1 && strcmp(argv[1], "--dots") == 0) {
+        uint32_t dim = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : numbers[1];
+        timer = CLOCK_PROCESS_CPUTIME_ID;
+        if (dim > 0 && dim <= PD_MAX_DIM) return bench_dots(dim);
+    }
     for (int i = 1; i < argc && i <= 5; i++)
         numbers[i - 1] = (uint32_t)strtoul(argv[i], NULL, 10);
     data d = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], NULL, NULL, NULL, NULL};
     if (d.rows < PD_PAGE_ROWS || d.dim == 0 || d.dim > PD_MAX_DIM || d.nlist == 0) {
-        fprintf(stderr, "usage: pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]]\n");
+        fprintf(stderr,
+                "usage: pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]] | --dots [dim]\n");
         return 2;
     }
     if (d.threads == 1) timer = CLOCK_PROCESS_CPUTIME_ID;

@@ -39,13 +39,15 @@
 #define LINE       (PD_PAGE_ROWS * 4u) /* bytes of a group of dimensions */
 #define LINES      16u                 /* groups of dimensions of a tile */
 
-/* Groups of fewer queries are left to VNNI. Counted, not measured: 64 dimensions take VNNI 16 cycles a query (two
- * instructions a cycle), and tiles 64 cycles whatever the group (four dots of 16 cycles), with about 100 a page to ask
- * for the shape, fill and drain. They meet between 5 (long rows) and 7 (dim 128); below 8 there is too little to gain
- * to leave what is measured. `pados-kernels-bench --dots` prints both sides by group size on a machine that has them. */
+/* Groups of fewer queries are left to VNNI: a block of 8 does not fit them. Counted, not measured: 64 dimensions take
+ * VNNI 16 cycles a query (two instructions a cycle), and tiles 64 cycles whatever the group (four dots of 16 cycles),
+ * with about 100 a page to ask for the shape, fill and drain. So tiles are ahead at 8 already (dim 128: 230 cycles to
+ * 260, dim 784: 930 to 1,660), and smaller blocks could win little. `pados-kernels-bench --dots` prints both by size of
+ * group on a machine that has them. */
 #ifndef AMX_LEAST
 #define AMX_LEAST 8u
 #endif
+_Static_assert(AMX_LEAST >= 8, "the smaller block has 8 queries");
 
 /* The table for small groups; queries are packed as it wants them, codes first. */
 #ifndef AMX_SMALL
