@@ -7,8 +7,9 @@
  *   write      pages in slot order, sequentially, into FOLDER.tmp; sync, rename                          build_write.c
  *
  * The same input and seed give the same bytes: samples are drawn by a written generator, ties are broken by id, and no
- * stage depends on how many threads there are. Rows are read where they lie (usually a mapped file) as often as they
- * are needed; nothing of the size of the vectors is held besides the training sample.
+ * stage depends on how many threads there are: what is shared out is either by itself for each row, or added up by one
+ * thread in a fixed order. Rows are read where they lie (usually a mapped file) as often as they are needed; nothing of
+ * the size of the vectors is held besides the training sample.
  */
 #include "build.h"
 
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "build_impl.h"
 #include "f16.h"
@@ -26,7 +28,9 @@
 /* Beyond this a square may not be finite in f32 once summed over the dimensions. */
 #define LARGEST_VALUE 1e16f
 #define LARGEST_F16   65504.0f
-#define TICK_ROWS     8192u
+#define TASK_ROWS     512u
+#define TICK_TASKS    64u /* tasks between two questions whether to go on */
+#define MOST_THREADS  1024
 
 uint32_t pd_auto_nlist(uint64_t rows)
 {
@@ -74,6 +78,28 @@ void pd_builder_row(const pd_builder *b, uint64_t row, float *out)
     if (b->shape.metric == PD_COSINE) pd_normalise(out, b->dim);
 }
 
+typedef struct rows_job {
+    const pd_builder *b;
+    uint64_t first, n;
+    const uint64_t *which;
+    float *out;
+} rows_job;
+
+static void rows_task(void *context, uint32_t task, uint32_t worker)
+{
+    (void)worker;
+    const rows_job *job = context;
+    uint64_t end = (uint64_t)(task + 1) * TASK_ROWS;
+    for (uint64_t i = (uint64_t)task * TASK_ROWS; i < end && i < job->n; i++)
+        pd_builder_row(job->b, job->which ? job->which[i] : job->first + i, job->out + i * job->b->dim);
+}
+
+void pd_builder_rows(const pd_builder *b, uint64_t first, const uint64_t *which, uint64_t n, float *out)
+{
+    rows_job job = {.b = b, .first = first, .n = n, .which = which, .out = out};
+    pd_pool_run(b->pool, (uint32_t)((n + TASK_ROWS - 1) / TASK_ROWS), rows_task, &job);
+}
+
 pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done, uint64_t total,
                           pd_error *err)
 {
@@ -109,32 +135,71 @@ static pd_status check_values(const pd_builder *b, uint64_t row, float most, flo
     return PD_OK;
 }
 
+typedef struct check_job {
+    const pd_builder *b;
+    uint64_t first, end;
+    float most;
+    float *values;            /* [threads][dim] */
+    uint64_t bad[TICK_TASKS]; /* by task: the first row that is refused, UINT64_MAX */
+} check_job;
+
+static void check_task(void *context, uint32_t task, uint32_t worker)
+{
+    check_job *job = context;
+    float *values = job->values + (size_t)worker * job->b->dim;
+    uint64_t row = job->first + (uint64_t)task * TASK_ROWS, end = row + TASK_ROWS;
+    if (end > job->end) end = job->end;
+    while (row < end && !check_values(job->b, row, job->most, values, NULL))
+        row++;
+    job->bad[task] = row < end ? row : UINT64_MAX;
+}
+
+/* Rows from job->first on, as many as there are tasks for. */
+static pd_status check_some(check_job *job, pd_error *err)
+{
+    uint32_t tasks = (uint32_t)((job->end - job->first + TASK_ROWS - 1) / TASK_ROWS);
+    pd_pool_run(job->b->pool, tasks, check_task, job);
+    for (uint32_t task = 0; task < tasks; task++)
+        if (job->bad[task] != UINT64_MAX)
+            return check_values(job->b, job->bad[task], job->most, job->values, err);
+    return PD_OK;
+}
+
+static pd_status note_id(pd_builder *b, uint64_t row, pd_error *err)
+{
+    uint64_t id = b->in->ids[row];
+    if (id == UINT64_MAX)
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "row %llu has the id %llu, which stands for no row in answers",
+                       (unsigned long long)row, (unsigned long long)id);
+    uint32_t before = pd_idmap_put(&b->rows_of, id, (uint32_t)row);
+    if (before == PD_IDMAP_NONE) return PD_OK;
+    return pd_fail(err, PD_INVALID_ARGUMENT, "rows %u and %llu have the same id %llu", before,
+                   (unsigned long long)row, (unsigned long long)id);
+}
+
+static float most_of(const pd_schema *s)
+{
+    if (s->metric == PD_COSINE) return 3e38f;
+    int half = s->source == PD_REFINE_F16 || s->refine == PD_REFINE_F16 || s->code == PD_CODE_F16;
+    return half ? LARGEST_F16 : LARGEST_VALUE;
+}
+
 static pd_status validate(pd_builder *b, pd_error *err)
 {
-    float most = b->schema->metric == PD_COSINE ? 3e38f : LARGEST_VALUE;
-    const pd_schema *s = b->schema;
-    if (s->metric != PD_COSINE &&
-        (s->source == PD_REFINE_F16 || s->refine == PD_REFINE_F16 || s->code == PD_CODE_F16))
-        most = LARGEST_F16;
-    float *values = malloc((size_t)b->dim * sizeof *values);
-    if (!values) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a row");
+    check_job job = {.b = b, .most = most_of(b->schema)};
+    job.values = malloc((size_t)b->threads * b->dim * sizeof *job.values);
+    if (!job.values) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a row");
     pd_status status = b->in->ids ? pd_idmap_open(&b->rows_of, b->count, err) : PD_OK;
-    for (uint64_t row = 0; !status && row < b->count; row++) {
-        if (row % TICK_ROWS == 0) status = pd_builder_tick(b, "validate", row, b->count, err);
-        if (!status) status = check_values(b, row, most, values, err);
-        if (status || !b->in->ids) continue;
-        if (b->in->ids[row] == UINT64_MAX) {
-            status = pd_fail(err, PD_INVALID_ARGUMENT,
-                             "row %llu has the id %llu, which stands for no row in answers",
-                             (unsigned long long)row, (unsigned long long)UINT64_MAX);
-            break;
-        }
-        uint32_t before = pd_idmap_put(&b->rows_of, b->in->ids[row], (uint32_t)row);
-        if (before != PD_IDMAP_NONE)
-            status = pd_fail(err, PD_INVALID_ARGUMENT, "rows %u and %llu have the same id %llu", before,
-                             (unsigned long long)row, (unsigned long long)b->in->ids[row]);
+    for (; !status && job.first < b->count; job.first = job.end) {
+        uint64_t most = (uint64_t)TICK_TASKS * TASK_ROWS;
+        job.end = b->count - job.first < most ? b->count : job.first + most;
+        status = pd_builder_tick(b, "validate", job.first, b->count, err);
+        if (!status) status = check_some(&job, err);
+        for (uint64_t row = job.first; !status && b->in->ids && row < job.end; row++)
+            status = note_id(b, row, err);
     }
-    free(values);
+    free(job.values);
     return status;
 }
 
@@ -190,8 +255,20 @@ static pd_status run(pd_builder *b, const char *folder, pd_error *err)
     return status;
 }
 
+/* As many threads as the device has; the whole machine where it does not say. */
+static pd_status open_pool(pd_builder *b, pd_error *err)
+{
+    pd_device_info about;
+    pd_device_info_of(b->device, &about);
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    b->threads = about.threads ? about.threads : 1;
+    if (!about.threads && online > 0) b->threads = online < MOST_THREADS ? (uint32_t)online : MOST_THREADS;
+    return pd_pool_open(b->threads, about.idle, &b->pool, err);
+}
+
 static void builder_close(pd_builder *b)
 {
+    if (b->pool) pd_pool_close(b->pool);
     pd_idmap_close(&b->rows_of);
     pd_schema_free(b->schema);
     free(b->bytes);
@@ -230,7 +307,8 @@ pd_status pd_build(const pd_build_input *input, const char *folder, pd_device *d
     if (status) return status;
     b.schema->dim = b.dim;
     b.shape.metric = b.schema->metric;
-    status = make_folder(folder, fresh, err);
+    status = open_pool(&b, err);
+    if (!status) status = make_folder(folder, fresh, err);
     if (status) goto err_after_schema;
     status = run(&b, fresh, err);
     if (!status) status = pd_folder_sync(fresh, err);

@@ -4,6 +4,7 @@
 #define PD_BUILD_IMPL_H
 
 #include "build.h"
+#include "cpu/pool.h"
 #include "files.h"
 #include "idmap.h"
 #include "lists_file.h"
@@ -12,6 +13,8 @@
 typedef struct pd_builder {
     const pd_build_input *in;
     pd_device *device;
+    pd_pool *pool; /* what is not the device's work is shared out here; idle where the device is */
+    uint32_t threads;
     pd_progress progress;
     void *context;
     double now; /* days */
@@ -41,6 +44,8 @@ typedef struct pd_builder {
 /* The id and the values of an input row; values converted to f32 and, under cosine, normalised. The rows were validated. */
 uint64_t pd_builder_id(const pd_builder *b, uint64_t row);
 void pd_builder_row(const pd_builder *b, uint64_t row, float *out);
+/* The values of n rows by the pool: row which(i), or first + i where which is NULL. out: [n][dim] */
+void pd_builder_rows(const pd_builder *b, uint64_t first, const uint64_t *which, uint64_t n, float *out);
 /* CANCELLED when the caller wants to stop. */
 pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done, uint64_t total,
                           pd_error *err);

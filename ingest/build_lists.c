@@ -10,36 +10,61 @@
 #include "score.h"
 #include "train.h"
 
-#define SAMPLE_PER_LIST 256u
-#define SAMPLE_LEAST    39u /* rows a list, FAISS's own advice */
-#define SAMPLE_BYTES    (1ull << 30)
-#define ASSIGN_BYTES    (16u << 20)
+#define SAMPLE_MOST   256u /* rows a list: FAISS's own most */
+#define SAMPLE_ENOUGH 128u /* where the most would take long: docs/decisions/0007 */
+#define SAMPLE_WORK                                                                                          \
+    (1ull << 37)         /* multiplications of an iteration that are not long: about a second of a core */
+#define SAMPLE_LEAST 39u /* rows a list, FAISS's own advice */
+#define SAMPLE_BYTES (1ull << 30)
+#define ASSIGN_BYTES (16u << 20)
 
 /* ------------------------------------------------------------------------------------------------ training --- */
 
 static uint64_t sample_size(const pd_builder *b)
 {
-    uint64_t want = (uint64_t)b->nlist * SAMPLE_PER_LIST;
+    uint64_t want = (uint64_t)b->nlist * SAMPLE_MOST, enough = (uint64_t)b->nlist * SAMPLE_ENOUGH;
+    uint64_t quick = SAMPLE_WORK / ((uint64_t)b->nlist * b->dim);
+    if (want > quick) want = quick > enough ? quick : enough;
     uint64_t most = SAMPLE_BYTES / ((uint64_t)b->dim * 4), least = (uint64_t)b->nlist * SAMPLE_LEAST;
     if (want > most) want = most > least ? most : least;
     return want < b->count ? want : b->count;
 }
 
 /* One row from each of n equal parts of the table, so that a table in any order is covered evenly. */
-static void take_sample(const pd_builder *b, uint64_t n, float *sample)
+static void choose_sample(const pd_builder *b, uint64_t n, uint64_t *which)
 {
     uint64_t state = b->in->seed ^ 0x7472616e00000001ull;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t from = (uint64_t)((unsigned __int128)i * b->count / n);
         uint64_t to = (uint64_t)((unsigned __int128)(i + 1) * b->count / n);
-        pd_builder_row(b, from + (to > from ? pd_random_below(&state, to - from) : 0), sample + i * b->dim);
+        which[i] = from + (to > from ? pd_random_below(&state, to - from) : 0);
     }
 }
 
-static int stop_training(void *context)
+static int train_progress(void *context, uint64_t done, uint64_t total)
 {
-    const pd_builder *b = context;
-    return pd_builder_tick(b, "train", 0, sample_size(b), NULL) != PD_OK;
+    return pd_builder_tick(context, "train", done, total, NULL) != PD_OK;
+}
+
+static pd_status train_on(pd_builder *b, uint64_t n, const float *sample, pd_error *err)
+{
+    int spherical = b->shape.metric == PD_COSINE;
+    pd_status status;
+    if (b->device->backend->train) {
+        status =
+            b->device->backend->train(b->device, sample, n, b->dim, b->nlist, b->in->seed, b->centroids, err);
+        for (uint32_t i = 0; !status && spherical && i < b->nlist; i++)
+            pd_normalise(b->centroids + (size_t)i * b->dim, b->dim);
+        return status;
+    }
+    pd_train_options options = {.nlist = b->nlist,
+                                .seed = b->in->seed,
+                                .spherical = spherical,
+                                .device = b->device,
+                                .pool = b->pool,
+                                .progress = train_progress,
+                                .context = b};
+    return pd_train_centroids(&options, n, b->dim, sample, b->centroids, err);
 }
 
 static pd_status train(pd_builder *b, pd_error *err)
@@ -48,27 +73,16 @@ static pd_status train(pd_builder *b, pd_error *err)
     pd_status status = pd_builder_tick(b, "train", 0, n, err);
     if (status) return status;
     float *sample = malloc((size_t)n * b->dim * sizeof *sample);
-    if (!sample)
-        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a training sample of %llu rows",
-                       (unsigned long long)n);
-    take_sample(b, n, sample);
-    int spherical = b->shape.metric == PD_COSINE;
-    if (b->device->backend->train) {
-        status =
-            b->device->backend->train(b->device, sample, n, b->dim, b->nlist, b->in->seed, b->centroids, err);
-        for (uint32_t i = 0; !status && spherical && i < b->nlist; i++)
-            pd_normalise(b->centroids + (size_t)i * b->dim, b->dim);
+    uint64_t *which = malloc((size_t)n * sizeof *which);
+    if (sample && which) {
+        choose_sample(b, n, which);
+        pd_builder_rows(b, 0, which, n, sample);
+        status = train_on(b, n, sample, err);
     } else {
-        pd_device_info about;
-        pd_device_info_of(b->device, &about);
-        pd_train_options options = {.nlist = b->nlist,
-                                    .seed = b->in->seed,
-                                    .spherical = spherical,
-                                    .threads = about.threads,
-                                    .stop = stop_training,
-                                    .context = b};
-        status = pd_train_centroids(&options, n, b->dim, sample, b->centroids, err);
+        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a training sample of %llu rows",
+                         (unsigned long long)n);
     }
+    free(which);
     free(sample);
     return status ? status : pd_builder_tick(b, "train", n, n, err);
 }
@@ -86,8 +100,7 @@ static pd_status assign(pd_builder *b, pd_error *err)
     pd_status status = PD_OK;
     for (uint64_t first = 0; !status && first < b->count; first += room) {
         uint64_t n = b->count - first < room ? b->count - first : room;
-        for (uint64_t i = 0; i < n; i++)
-            pd_builder_row(b, first + i, rows + i * b->dim);
+        pd_builder_rows(b, first, NULL, n, rows);
         status =
             pd_device_assign(b->device, b->centroids, b->nlist, b->dim, rows, n, b->list_of + first, err);
         for (uint64_t i = 0; !status && i < n; i++)
@@ -131,42 +144,53 @@ static uint64_t lead_of(const pd_builder *b, const pd_attribute *attribute, uint
     return lead;
 }
 
+typedef struct order_job {
+    pd_builder *b;
+    const pd_attribute *attribute;
+    uint64_t *first; /* [nlist + 1]: where a list's rows begin */
+    uint32_t most;   /* rows of the largest list */
+    place *places;   /* [threads][most] */
+} order_job;
+
+static void order_task(void *context, uint32_t list, uint32_t worker)
+{
+    order_job *job = context;
+    const pd_builder *b = job->b;
+    place *places = job->places + (size_t)worker * job->most;
+    uint32_t *order = b->order + job->first[list], n = b->list_rows[list];
+    for (uint32_t k = 0; k < n; k++)
+        places[k] = (place){lead_of(b, job->attribute, order[k]), pd_builder_id(b, order[k]), order[k]};
+    /* Ids are distinct, so the order is total and the sort's stability does not matter. */
+    qsort(places, n, sizeof *places, by_place);
+    for (uint32_t k = 0; k < n; k++)
+        order[k] = places[k].row;
+}
+
 /* Counting sort by list (which keeps input order), then each list by itself. */
 static pd_status order(pd_builder *b, pd_error *err)
 {
-    const pd_attribute *attribute = leading(b->schema);
-    uint32_t most = 0;
+    order_job job = {.b = b, .attribute = leading(b->schema), .most = 1};
     for (uint32_t i = 0; i < b->nlist; i++)
-        most = b->list_rows[i] > most ? b->list_rows[i] : most;
+        job.most = b->list_rows[i] > job.most ? b->list_rows[i] : job.most;
     uint64_t *at = malloc(((size_t)b->nlist + 1) * sizeof *at);
-    place *places = malloc(((size_t)most + 1) * sizeof *places);
+    job.first = malloc(((size_t)b->nlist + 1) * sizeof *job.first);
+    job.places = malloc((size_t)b->threads * job.most * sizeof *job.places);
     pd_status status = PD_OK;
-    if (!at || !places) {
+    if (!at || !job.first || !job.places) {
         status =
             pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to order %llu rows", (unsigned long long)b->count);
         goto out;
     }
-    at[0] = 0;
+    at[0] = job.first[0] = 0;
     for (uint32_t i = 0; i < b->nlist; i++)
-        at[i + 1] = at[i] + b->list_rows[i];
+        at[i + 1] = job.first[i + 1] = at[i] + b->list_rows[i];
     for (uint64_t row = 0; row < b->count; row++)
         b->order[at[b->list_of[row]]++] = (uint32_t)row;
-    uint64_t first = 0;
-    for (uint32_t i = 0; i < b->nlist; i++) {
-        uint32_t n = b->list_rows[i];
-        for (uint32_t k = 0; k < n; k++) {
-            uint32_t row = b->order[first + k];
-            places[k] = (place){lead_of(b, attribute, row), pd_builder_id(b, row), row};
-        }
-        /* Ids are distinct, so the order is total and the sort's stability does not matter. */
-        qsort(places, n, sizeof *places, by_place);
-        for (uint32_t k = 0; k < n; k++)
-            b->order[first + k] = places[k].row;
-        first += n;
-    }
+    pd_pool_run(b->pool, b->nlist, order_task, &job);
 out:
     free(at);
-    free(places);
+    free(job.first);
+    free(job.places);
     return status;
 }
 

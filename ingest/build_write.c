@@ -1,4 +1,10 @@
-/* Writing a version: pages in slot order, once, sequentially; then what summarises them; the manifest last. */
+/* Writing a version: pages in slot order, once, sequentially; then what summarises them; the manifest last.
+ *
+ * Pages are made in batches of a few MiB, in two sets of buffers: while the pool makes the pages of one batch, those of the
+ * batch before are written, each file by one of the pool's own tasks, so that neither waits for the other while the disk keeps
+ * up. What is added up over rows (the means of segments) is added up by the same tasks in the order of the slots, a slice of
+ * dimensions each: the bytes do not depend on the number of threads.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,15 +13,20 @@
 #include "f16.h"
 #include "score.h"
 
-#define TICK_PAGES 256u
+#define BATCH_BYTES (4u << 20)
+#define BATCH_MOST  1024u /* pages */
+#define TASK_PAGES  8u
+#define SLICE       16u /* dimensions: 64 bytes of a row */
 
 /* The page files on their way, with their sums. */
 typedef struct sink {
     pd_out out;
     const char *name, *sums_name;
-    uint64_t *sums;    /* [npages] */
-    void *page;        /* one page of this file */
-    size_t page_bytes; /* 0: no such file */
+    uint64_t *sums;          /* [npages] */
+    unsigned char *pages[2]; /* [batch] pages of this file, by the batch's parity */
+    size_t page_bytes;       /* 0: no such file */
+    pd_status status;        /* of the last batch's writing */
+    pd_error err;
 } sink;
 
 enum { PAGES, REFINE, SOURCE, SINKS };
@@ -24,10 +35,15 @@ typedef struct writer {
     pd_builder *b;
     const char *folder;
     sink sinks[SINKS];
-    float *rows;                             /* [PD_PAGE_ROWS][dim] */
+    uint32_t batch;      /* pages of one */
+    uint64_t *first_row; /* [nlist + 1]: where a list's rows begin in slot order */
+    float *rows[2];      /* [batch][PD_PAGE_ROWS][dim], by parity; pages that are not full leave gaps */
     double *segment_sums[PD_MAX_ATTRIBUTES]; /* [nvalues][dim] */
+    uint32_t slices;                         /* tasks that add up segments: 0 without any */
     pd_segments segments;
     pd_manifest manifest;
+    uint32_t first, end;     /* pages of the batch that is made */
+    uint32_t made, made_end; /* of the one before, which is written */
 } writer;
 
 static pd_status note_file(writer *w, pd_out *out, const char *name, pd_error *err)
@@ -47,16 +63,11 @@ static pd_status sink_open(writer *w, sink *s, const char *name, const char *sum
     s->page_bytes = page_bytes;
     if (!page_bytes) return PD_OK;
     s->sums = malloc(((size_t)w->b->npages + 1) * sizeof *s->sums);
-    s->page = aligned_alloc(64, (page_bytes + 63) / 64 * 64);
-    if (!s->sums || !s->page) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write %s", name);
+    for (int i = 0; i < 2; i++)
+        s->pages[i] = aligned_alloc(64, (w->batch * page_bytes + 63) / 64 * 64);
+    if (!s->sums || !s->pages[0] || !s->pages[1])
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write %s", name);
     return pd_out_open(&s->out, w->folder, name, err);
-}
-
-static pd_status sink_page(sink *s, uint32_t page, pd_error *err)
-{
-    if (!s->page_bytes) return PD_OK;
-    s->sums[page] = pd_sum_of(s->page, s->page_bytes);
-    return pd_out_write(&s->out, s->page, s->page_bytes, err);
 }
 
 static pd_status sink_finish(writer *w, sink *s, pd_error *err)
@@ -68,10 +79,9 @@ static pd_status sink_finish(writer *w, sink *s, pd_error *err)
     return status ? status : note_file(w, &s->out, s->sums_name, err);
 }
 
-static void put_columns(const writer *w, uint64_t row, uint32_t place)
+static void put_columns(const writer *w, uint64_t row, uint32_t place, void *page)
 {
     const pd_builder *b = w->b;
-    void *page = w->sinks[PAGES].page;
     pd_page_ids(&b->layout, page)[place] = pd_builder_id(b, row);
     for (uint32_t c = 0; c < b->shape.nbytes; c++)
         pd_page_bytes(&b->layout, page, c)[place] = b->bytes[(size_t)c * b->count + row];
@@ -81,70 +91,138 @@ static void put_columns(const writer *w, uint64_t row, uint32_t place)
         pd_page_keys(&b->layout, page, c)[place] = b->keys[(size_t)c * b->count + row];
 }
 
-static void put_source(const writer *w, const float *row, uint32_t place)
+static void put_source(const writer *w, const float *row, uint32_t place, void *page)
 {
     uint32_t dim = w->b->dim;
     if (w->b->schema->source == PD_REFINE_F16) {
-        pd_f16 *out = (pd_f16 *)w->sinks[SOURCE].page + (size_t)place * dim;
+        pd_f16 *out = (pd_f16 *)page + (size_t)place * dim;
         for (uint32_t d = 0; d < dim; d++)
             out[d] = pd_f32_to_f16(row[d]);
     } else {
-        memcpy((float *)w->sinks[SOURCE].page + (size_t)place * dim, row, (size_t)dim * sizeof *row);
+        memcpy((float *)page + (size_t)place * dim, row, (size_t)dim * sizeof *row);
     }
 }
 
-static void add_to_segments(writer *w, uint64_t row, const float *values)
+/* The list of a page: the last that begins at it or before and is not empty. */
+static uint32_t list_of_page(const pd_builder *b, uint32_t page)
 {
-    const pd_builder *b = w->b;
-    for (uint32_t i = 0; i < b->schema->nattributes; i++) {
-        if (!w->segment_sums[i]) continue;
-        uint8_t value = b->bytes[(size_t)b->schema->attributes[i].byte_column * b->count + row];
-        double *sums = w->segment_sums[i] + (size_t)value * b->dim;
-        w->segments.counts[i][value]++;
-        for (uint32_t d = 0; d < b->dim; d++)
-            sums[d] += (double)values[d];
+    uint32_t low = 0, high = b->nlist; /* offsets[low] <= page < offsets[high] */
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (b->offsets[middle] <= page)
+            low = middle;
+        else
+            high = middle;
     }
+    return low;
 }
 
-/* Writes one page of rows [at, at + n) of the slot order, all of one list. */
-static pd_status write_page(writer *w, uint32_t page, uint32_t list, uint64_t at, uint32_t n, pd_error *err)
+/* Where a page's rows begin in slot order. Returns how many there are. */
+static uint32_t rows_of_page(const writer *w, uint32_t page, uint32_t *list, uint64_t *at)
 {
     const pd_builder *b = w->b;
-    sink *sinks = w->sinks;
-    pd_page_clear(&b->shape, &b->layout, sinks[PAGES].page);
-    if (sinks[REFINE].page) memset(sinks[REFINE].page, 0, sinks[REFINE].page_bytes);
-    memset(sinks[SOURCE].page, 0, sinks[SOURCE].page_bytes);
+    *list = b->nlist ? list_of_page(b, page) : 0;
+    uint64_t before = (uint64_t)(page - (b->nlist ? b->offsets[*list] : 0)) * PD_PAGE_ROWS;
+    uint64_t left = (b->nlist ? b->list_rows[*list] : b->count) - before;
+    *at = (b->nlist ? w->first_row[*list] : 0) + before;
+    return left < PD_PAGE_ROWS ? (uint32_t)left : PD_PAGE_ROWS;
+}
+
+static void make_page(writer *w, uint32_t page)
+{
+    const pd_builder *b = w->b;
+    uint32_t place = page - w->first, parity = page / w->batch % 2, list;
+    uint64_t at;
+    uint32_t n = rows_of_page(w, page, &list, &at);
+    unsigned char *to[SINKS];
+    for (int i = 0; i < SINKS; i++) {
+        const sink *s = &w->sinks[i];
+        to[i] = s->page_bytes ? s->pages[parity] + place * s->page_bytes : NULL;
+        if (to[i] && i != PAGES) memset(to[i], 0, s->page_bytes);
+    }
+    pd_page_clear(&b->shape, &b->layout, to[PAGES]);
+    float *rows = w->rows[parity] + (size_t)place * PD_PAGE_ROWS * b->dim;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t row = b->order ? b->order[at + i] : at + i;
-        float *values = w->rows + (size_t)i * b->dim;
-        pd_builder_row(b, row, values);
-        put_columns(w, row, i);
-        put_source(w, values, i);
-        add_to_segments(w, row, values);
+        pd_builder_row(b, row, rows + (size_t)i * b->dim);
+        put_columns(w, row, i, to[PAGES]);
+        put_source(w, rows + (size_t)i * b->dim, i, to[SOURCE]);
     }
     const float *centroid = b->nlist ? b->centroids + (size_t)list * b->dim : NULL;
-    pd_page_encode(&b->shape, &b->layout, centroid, w->rows, 0, n, sinks[PAGES].page, sinks[REFINE].page);
-    pd_status status = sink_page(&sinks[PAGES], page, err);
-    if (!status) status = sink_page(&sinks[REFINE], page, err);
-    if (!status) status = sink_page(&sinks[SOURCE], page, err);
-    return status;
+    pd_page_encode(&b->shape, &b->layout, centroid, rows, 0, n, to[PAGES], to[REFINE]);
+    for (int i = 0; i < SINKS; i++)
+        if (to[i]) w->sinks[i].sums[page] = pd_sum_of(to[i], w->sinks[i].page_bytes);
 }
 
+/* The rows of the batch before, in slot order, into the sums of some dimensions; the first slice counts too. */
+static void add_to_segments(writer *w, uint32_t slice)
+{
+    const pd_builder *b = w->b;
+    uint32_t from = slice * SLICE, to = b->dim - from < SLICE ? b->dim : from + SLICE;
+    for (uint32_t page = w->made; page < w->made_end; page++) {
+        uint32_t list;
+        uint64_t at;
+        uint32_t n = rows_of_page(w, page, &list, &at);
+        const float *rows = w->rows[page / w->batch % 2] + (size_t)(page - w->made) * PD_PAGE_ROWS * b->dim;
+        for (uint32_t k = 0; k < n; k++) {
+            uint64_t row = b->order ? b->order[at + k] : at + k;
+            const float *values = rows + (size_t)k * b->dim;
+            for (uint32_t i = 0; i < b->schema->nattributes; i++) {
+                if (!w->segment_sums[i]) continue;
+                uint8_t value = b->bytes[(size_t)b->schema->attributes[i].byte_column * b->count + row];
+                double *sums = w->segment_sums[i] + (size_t)value * b->dim;
+                if (slice == 0) w->segments.counts[i][value]++;
+                for (uint32_t d = from; d < to; d++)
+                    sums[d] += (double)values[d];
+            }
+        }
+    }
+}
+
+/* The pages of the batch before, to one file. */
+static void write_made(writer *w, sink *s)
+{
+    uint32_t n = w->made_end - w->made;
+    if (!s->page_bytes || !n) return;
+    const unsigned char *pages = s->pages[w->made / w->batch % 2];
+    s->status = pd_out_write(&s->out, pages, n * s->page_bytes, &s->err);
+}
+
+static void batch_task(void *context, uint32_t task, uint32_t worker)
+{
+    (void)worker;
+    writer *w = context;
+    if (task < SINKS) {
+        write_made(w, &w->sinks[task]);
+        return;
+    }
+    task -= SINKS;
+    if (task < w->slices) {
+        add_to_segments(w, task);
+        return;
+    }
+    uint32_t page = w->first + (task - w->slices) * TASK_PAGES;
+    for (uint32_t i = 0; i < TASK_PAGES && page + i < w->end; i++)
+        make_page(w, page + i);
+}
+
+/* One batch more than there are, so that the last is written. */
 static pd_status write_pages(writer *w, pd_error *err)
 {
     const pd_builder *b = w->b;
     pd_status status = PD_OK;
-    uint32_t page = 0;
-    uint64_t at = 0;
-    for (uint32_t list = 0; list < (b->nlist ? b->nlist : 1); list++) {
-        uint64_t left = b->nlist ? b->list_rows[list] : b->count;
-        while (!status && left) {
-            uint32_t n = left < PD_PAGE_ROWS ? (uint32_t)left : PD_PAGE_ROWS;
-            if (page % TICK_PAGES == 0) status = pd_builder_tick(b, "write", page, b->npages, err);
-            if (!status) status = write_page(w, page++, list, at, n, err);
-            at += n;
-            left -= n;
+    while (!status && (w->first < b->npages || w->made_end > w->made)) {
+        w->end = b->npages - w->first < w->batch ? b->npages : w->first + w->batch;
+        status = pd_builder_tick(b, "write", w->made_end, b->npages, err);
+        if (status) break;
+        uint32_t pages = (w->end - w->first + TASK_PAGES - 1) / TASK_PAGES;
+        pd_pool_run(b->pool, SINKS + w->slices + pages, batch_task, w);
+        for (int i = 0; !status && i < SINKS; i++) {
+            status = w->sinks[i].status;
+            if (status && err) *err = w->sinks[i].err;
         }
+        w->made = w->first;
+        w->made_end = w->first = w->end;
     }
     for (int i = 0; !status && i < SINKS; i++)
         status = sink_finish(w, &w->sinks[i], err);
@@ -215,6 +293,7 @@ static pd_status open_segments(writer *w, pd_error *err)
         if (!w->segment_sums[i] || !w->segments.means[i] || !w->segments.counts[i])
             return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the means of \"%s\"",
                            s->attributes[i].name);
+        w->slices = (w->b->dim + SLICE - 1) / SLICE;
     }
     return PD_OK;
 }
@@ -296,13 +375,33 @@ static pd_status write_manifest(writer *w, pd_error *err)
 
 /* ------------------------------------------------------------------------------------------------ the stage --- */
 
+static pd_status open_batches(writer *w, size_t source, pd_error *err)
+{
+    const pd_builder *b = w->b;
+    size_t rows = (size_t)PD_PAGE_ROWS * b->dim * sizeof(float);
+    size_t page = b->layout.page_bytes + b->layout.refine_bytes + source + rows;
+    size_t batch = BATCH_BYTES / page, least = (size_t)TASK_PAGES * b->threads;
+    if (batch < least) batch = least;
+    if (batch > BATCH_MOST) batch = BATCH_MOST;
+    if (batch > b->npages) batch = b->npages ? b->npages : 1;
+    w->batch = (uint32_t)batch;
+    w->first_row = malloc(((size_t)b->nlist + 1) * sizeof *w->first_row);
+    for (int i = 0; i < 2; i++)
+        w->rows[i] = malloc(batch * rows);
+    if (!w->first_row || !w->rows[0] || !w->rows[1])
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %zu pages of rows", 2 * batch);
+    w->first_row[0] = 0;
+    for (uint32_t i = 0; i < b->nlist; i++)
+        w->first_row[i + 1] = w->first_row[i] + b->list_rows[i];
+    return PD_OK;
+}
+
 static pd_status write_all(writer *w, pd_error *err)
 {
     const pd_builder *b = w->b;
     size_t source = (size_t)PD_PAGE_ROWS * b->dim * (b->schema->source == PD_REFINE_F16 ? 2 : 4);
-    w->rows = malloc((size_t)PD_PAGE_ROWS * b->dim * sizeof *w->rows);
-    if (!w->rows) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a page of rows");
-    pd_status status = sink_open(w, &w->sinks[PAGES], "pages.bin", "pages.sum", b->layout.page_bytes, err);
+    pd_status status = open_batches(w, source, err);
+    if (!status) status = sink_open(w, &w->sinks[PAGES], "pages.bin", "pages.sum", b->layout.page_bytes, err);
     if (!status)
         status = sink_open(w, &w->sinks[REFINE], "refine.bin", "refine.sum", b->layout.refine_bytes, err);
     if (!status) status = sink_open(w, &w->sinks[SOURCE], "source.bin", "source.sum", source, err);
@@ -325,14 +424,17 @@ pd_status pd_builder_write(pd_builder *b, const char *folder, pd_error *err)
     for (int i = 0; i < SINKS; i++) {
         pd_out_abandon(&w->sinks[i].out);
         free(w->sinks[i].sums);
-        free(w->sinks[i].page);
+        free(w->sinks[i].pages[0]);
+        free(w->sinks[i].pages[1]);
     }
     for (uint32_t i = 0; i < PD_MAX_ATTRIBUTES; i++) {
         free(w->segment_sums[i]);
         free(w->segments.means[i]);
         free(w->segments.counts[i]);
     }
-    free(w->rows);
+    free(w->first_row);
+    free(w->rows[0]);
+    free(w->rows[1]);
     free(w);
     return status;
 }

@@ -5,7 +5,7 @@ find_library(PADOS_FAISS_LIBRARY faiss REQUIRED)
 find_library(PADOS_FAISS_C_LIBRARY faiss_c)
 find_library(PADOS_OPENBLAS_LIBRARY openblas REQUIRED)
 
-add_library(pados_faiss STATIC faiss_rows.cpp faiss_stop.cpp)
+add_library(pados_faiss STATIC faiss_rows.cpp)
 target_include_directories(pados_faiss PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_definitions(pados_faiss PRIVATE NDEBUG)
 if(PADOS_FAISS_C_LIBRARY)

@@ -1,122 +1,199 @@
-/* K-means by FAISS, through its C API.
+/* K-means: Lloyd's iterations from seeded rows of the sample, as FAISS does them (a list that stays empty takes half of a
+ * large one's), with assignment by the device, which is exact and costs a byte a dimension.
  *
- * The caller has drawn the sample, so FAISS must neither thin it out (max_points_per_centroid) nor complain about it
- * (min_points_per_centroid writes a warning to stderr). For spherical centroids rows are assigned by inner product,
- * for others by squared distance.
+ * Nothing depends on the number of threads: assignment is exact, and each sum is added up by one thread in the order of
+ * the rows; threads share out dimensions, a cache line of the sample at a time. Iterations end early when next to no row
+ * changes its list any more.
  */
 #include "train.h"
 
-#include "faiss_stop.h"
-
-#include <faiss/c_api/Clustering_c.h>
-#include <faiss/c_api/IndexFlat_c.h>
-#include <faiss/c_api/Index_c.h>
-#include <faiss/c_api/error_c.h>
-
 #include <inttypes.h>
-#include <limits.h>
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_ITERATIONS 10
+#include "random.h"
+#include "score.h"
 
-/* Of the OpenMP runtime that FAISS is linked with; <omp.h> would be that of the compiler at hand, which may lack it. */
-extern int omp_get_max_threads(void);
-extern int omp_get_num_procs(void);
-extern void omp_set_num_threads(int threads);
+#define DEFAULT_ITERATIONS 10u
+/* Multiplications between two questions whether to go on: well under a second of one core. */
+#define BLOCK_WORK  (UINT64_C(1) << 34)
+#define BLOCK_LEAST 1024u
+/* Converged: fewer than one row in this many has another list than before. */
+#define CHANGED_SHARE 1000u
+#define SLICE         16u              /* dimensions of a task: 64 bytes of a row */
+#define SPLIT         (1.0f / 1024.0f) /* FAISS's own */
 
-static pd_status faiss_failed(const char *doing, pd_error *err)
+typedef struct kmeans {
+    const pd_train_options *options;
+    uint64_t count;
+    uint32_t nlist, dim;
+    const float *sample;
+    float *centroids;
+    uint32_t *lists;  /* [count] */
+    uint64_t *rows;   /* [nlist] rows of each list */
+    double *sums;     /* [slices][nlist][SLICE] */
+    uint64_t changed; /* rows whose list is another than before */
+    uint64_t state;   /* of the random numbers */
+} kmeans;
+
+/* nlist different rows of the sample, each as likely: a partial shuffle of their numbers. */
+static pd_status choose_first(kmeans *k, pd_error *err)
 {
-    const char *words = faiss_get_last_error();
-    return pd_fail(err, PD_INTERNAL, "FAISS, %s: %s", doing, words ? words : "it did not say why");
+    uint32_t *numbers = malloc(k->count * sizeof *numbers);
+    if (!numbers)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to choose %" PRIu32 " centroids", k->nlist);
+    for (uint64_t i = 0; i < k->count; i++)
+        numbers[i] = (uint32_t)i;
+    for (uint32_t l = 0; l < k->nlist; l++) {
+        uint64_t other = l + pd_random_below(&k->state, k->count - l);
+        uint32_t row = numbers[other];
+        numbers[other] = numbers[l];
+        memcpy(k->centroids + (size_t)l * k->dim, k->sample + (size_t)row * k->dim, k->dim * sizeof(float));
+    }
+    free(numbers);
+    return PD_OK;
 }
 
-/* FAISS takes an int: all 64 bits of the seed count (the finaliser of splitmix64). */
-static int fold_seed(uint64_t seed)
+static pd_status tell(const kmeans *k, uint64_t done, uint32_t iterations, pd_error *err)
 {
-    seed = (seed ^ (seed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    seed = (seed ^ (seed >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (int)((seed ^ (seed >> 31)) & INT_MAX);
+    const pd_train_options *o = k->options;
+    if (!o->progress || !o->progress(o->context, done, iterations * k->count)) return PD_OK;
+    return pd_fail(err, PD_CANCELLED, "the training was stopped");
 }
 
-static void normalise(uint64_t count, uint32_t dim, float *rows)
+static pd_status assign(kmeans *k, uint32_t iteration, uint32_t iterations, pd_error *err)
 {
-    for (uint64_t i = 0; i < count; i++, rows += dim) {
-        double sum = 0;
-        for (uint32_t j = 0; j < dim; j++)
-            sum += (double)rows[j] * rows[j];
-        float scale = sum > 0 ? (float)(1 / sqrt(sum)) : 0;
-        for (uint32_t j = 0; j < dim; j++)
-            rows[j] *= scale;
+    uint64_t most = BLOCK_WORK / ((uint64_t)k->nlist * k->dim);
+    if (most < BLOCK_LEAST) most = BLOCK_LEAST;
+    if (most > k->count) most = k->count;
+    uint32_t *fresh = malloc(most * sizeof *fresh);
+    if (!fresh)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the lists of %" PRIu64 " rows", most);
+    memset(k->rows, 0, k->nlist * sizeof *k->rows);
+    k->changed = 0;
+    pd_status status = tell(k, iteration * k->count, iterations, err);
+    for (uint64_t first = 0; !status && first < k->count; first += most) {
+        uint64_t n = k->count - first < most ? k->count - first : most;
+        status = pd_device_assign(k->options->device, k->centroids, k->nlist, k->dim,
+                                  k->sample + first * k->dim, n, fresh, err);
+        for (uint64_t i = 0; !status && i < n; i++) {
+            k->changed += k->lists[first + i] != fresh[i];
+            k->lists[first + i] = fresh[i];
+            k->rows[fresh[i]]++;
+        }
+        if (!status) status = tell(k, iteration * k->count + first + n, iterations, err);
     }
-}
-
-static pd_status cluster(const pd_train_options *options, uint64_t count, uint32_t dim, const float *sample,
-                         float *centroids, pd_error *err)
-{
-    FaissClusteringParameters parameters;
-    faiss_ClusteringParameters_init(&parameters);
-    parameters.niter = options->iterations ? (int)options->iterations : DEFAULT_ITERATIONS;
-    parameters.spherical = options->spherical != 0;
-    parameters.min_points_per_centroid = 1;
-    parameters.max_points_per_centroid = INT_MAX;
-    parameters.seed = fold_seed(options->seed);
-
-    FaissClustering *clustering = NULL;
-    if (faiss_Clustering_new_with_params(&clustering, (int)dim, (int)options->nlist, &parameters) != 0)
-        return faiss_failed("preparing k-means", err);
-    pd_status status = PD_OK;
-    FaissIndex *index = NULL;
-    int failed = options->spherical ? faiss_IndexFlatIP_new_with(&index, dim)
-                                    : faiss_IndexFlatL2_new_with(&index, dim);
-    if (failed) {
-        status = faiss_failed("preparing an index", err);
-        goto err_after_clustering;
-    }
-    pd_faiss_stop(options->stop, options->context);
-    failed = faiss_Clustering_train(clustering, (idx_t)count, sample, index);
-    pd_faiss_stop(NULL, NULL);
-    if (failed) {
-        status = options->stop && options->stop(options->context)
-                     ? pd_fail(err, PD_CANCELLED, "the training was stopped")
-                     : faiss_failed("training the centroids", err);
-        goto err_after_index;
-    }
-    float *trained;
-    size_t size;
-    faiss_Clustering_centroids(clustering, &trained, &size);
-    if (size != (size_t)options->nlist * dim)
-        status = pd_fail(err, PD_INTERNAL, "FAISS gave %zu values for %" PRIu32 " centroids of %" PRIu32,
-                         size, options->nlist, dim);
-    else
-        memcpy(centroids, trained, size * sizeof *centroids);
-
-err_after_index:
-    faiss_Index_free(index);
-err_after_clustering:
-    faiss_Clustering_free(clustering);
+    free(fresh);
     return status;
+}
+
+/* One slice of dimensions of every centroid: the mean of its rows. */
+static void mean_task(void *context, uint32_t task, uint32_t worker)
+{
+    (void)worker;
+    kmeans *k = context;
+    uint32_t from = task * SLICE, n = k->dim - from < SLICE ? k->dim - from : SLICE;
+    double *sums = k->sums + (size_t)task * k->nlist * SLICE;
+    memset(sums, 0, (size_t)k->nlist * SLICE * sizeof *sums);
+    for (uint64_t i = 0; i < k->count; i++) {
+        const float *row = k->sample + i * k->dim + from;
+        double *sum = sums + (size_t)k->lists[i] * SLICE;
+        if (n == SLICE)
+            for (uint32_t d = 0; d < SLICE; d++)
+                sum[d] += (double)row[d];
+        else
+            for (uint32_t d = 0; d < n; d++)
+                sum[d] += (double)row[d];
+    }
+    for (uint32_t l = 0; l < k->nlist; l++)
+        for (uint32_t d = 0; k->rows[l] && d < n; d++)
+            k->centroids[(size_t)l * k->dim + from + d] =
+                (float)(sums[(size_t)l * SLICE + d] / (double)k->rows[l]);
+}
+
+/* An empty list and one drawn by its rows become two that lie a little apart. */
+static void split_for(kmeans *k, uint32_t empty)
+{
+    uint64_t spare = 0; /* rows that lists could do without */
+    for (uint32_t l = 0; l < k->nlist; l++)
+        spare += k->rows[l] > 1 ? k->rows[l] - 1 : 0;
+    if (spare == 0) return;
+    uint64_t at = pd_random_below(&k->state, spare);
+    uint32_t from = 0;
+    for (; from < k->nlist; from++) {
+        uint64_t own = k->rows[from] > 1 ? k->rows[from] - 1 : 0;
+        if (at < own) break;
+        at -= own;
+    }
+    float *one = k->centroids + (size_t)from * k->dim, *two = k->centroids + (size_t)empty * k->dim;
+    for (uint32_t d = 0; d < k->dim; d++) {
+        float up = d % 2 ? 1.0f - SPLIT : 1.0f + SPLIT, down = d % 2 ? 1.0f + SPLIT : 1.0f - SPLIT;
+        two[d] = one[d] * up;
+        one[d] = one[d] * down;
+    }
+    k->rows[empty] = k->rows[from] / 2;
+    k->rows[from] -= k->rows[empty];
+}
+
+static void update(kmeans *k)
+{
+    pd_pool_run(k->options->pool, (k->dim + SLICE - 1) / SLICE, mean_task, k);
+    for (uint32_t l = 0; l < k->nlist; l++)
+        if (k->rows[l] == 0) split_for(k, l);
+    for (uint32_t l = 0; k->options->spherical && l < k->nlist; l++)
+        pd_normalise(k->centroids + (size_t)l * k->dim, k->dim);
+}
+
+static pd_status iterate(kmeans *k, pd_error *err)
+{
+    uint32_t iterations = k->options->iterations ? k->options->iterations : DEFAULT_ITERATIONS;
+    memset(k->lists, 0xff, k->count * sizeof *k->lists);
+    pd_status status = choose_first(k, err);
+    for (uint32_t i = 0; !status && i < iterations; i++) {
+        status = assign(k, i, iterations, err);
+        if (status) break;
+        update(k);
+        if (k->changed <= k->count / CHANGED_SHARE) break;
+    }
+    return status;
+}
+
+static pd_status check(const pd_train_options *options, uint64_t count, uint32_t dim, pd_error *err)
+{
+    if (options->nlist == 0 || dim == 0 || dim > PD_MAX_DIM)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "cannot train %" PRIu32 " centroids of dim %" PRIu32,
+                       options->nlist, dim);
+    if (count < options->nlist || count > UINT32_MAX)
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "%" PRIu32 " centroids need at least as many rows to train on, and at most %" PRIu32
+                       "; %" PRIu64 " are given",
+                       options->nlist, UINT32_MAX, count);
+    return PD_OK;
 }
 
 pd_status pd_train_centroids(const pd_train_options *options, uint64_t count, uint32_t dim,
                              const float *sample, float *centroids, pd_error *err)
 {
-    if (options->nlist == 0 || options->nlist > INT_MAX || dim == 0 || dim > INT_MAX ||
-        options->iterations > INT_MAX)
-        return pd_fail(err, PD_INVALID_ARGUMENT,
-                       "cannot train %" PRIu32 " centroids of dim %" PRIu32 " in %" PRIu32 " iterations",
-                       options->nlist, dim, options->iterations);
-    if (count < options->nlist)
-        return pd_fail(err, PD_INVALID_ARGUMENT,
-                       "%" PRIu32 " centroids need at least as many rows to train on, and %" PRIu64
-                       " are given",
-                       options->nlist, count);
-    int threads = omp_get_max_threads();
-    omp_set_num_threads(options->threads ? (int)options->threads : omp_get_num_procs());
-    pd_status status = cluster(options, count, dim, sample, centroids, err);
-    omp_set_num_threads(threads);
-    /* With as many centroids as rows FAISS copies the rows as they are. */
-    if (status == PD_OK && options->spherical && count == options->nlist)
-        normalise(options->nlist, dim, centroids);
+    pd_status status = check(options, count, dim, err);
+    if (status) return status;
+    uint32_t slices = (dim + SLICE - 1) / SLICE;
+    kmeans k = {.options = options,
+                .count = count,
+                .nlist = options->nlist,
+                .dim = dim,
+                .sample = sample,
+                .centroids = centroids,
+                .state = options->seed ^ UINT64_C(0x6b6d65616e730003)};
+    k.lists = malloc(count * sizeof *k.lists);
+    k.rows = malloc(options->nlist * sizeof *k.rows);
+    k.sums = malloc((size_t)slices * options->nlist * SLICE * sizeof *k.sums);
+    if (k.lists && k.rows && k.sums)
+        status = iterate(&k, err);
+    else
+        status =
+            pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to train %" PRIu32 " centroids", options->nlist);
+    free(k.lists);
+    free(k.rows);
+    free(k.sums);
     return status;
 }

@@ -40,6 +40,7 @@ typedef struct pd_device_info {
     const char *isa; /* what was chosen */
     char about[96];  /* for people: model, threads or memory */
     uint32_t threads;
+    int idle;        /* the threads run at idle priority */
     uint64_t memory; /* the slab, bytes */
     uint64_t used;
 } pd_device_info;

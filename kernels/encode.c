@@ -1,5 +1,5 @@
 /* Rows into pages and back. Encoding is the same plain C for every backend, so that a version's files do not depend on
- * the machine that built them. */
+ * the machine that built them: what is added up is either whole or has a written order (LANES). */
 #include "layout.h"
 
 #include <math.h>
@@ -14,34 +14,128 @@ static inline size_t i8_at(uint32_t d, uint32_t row)
     return ((size_t)(d / 4) * PD_PAGE_ROWS + row) * 4 + d % 4;
 }
 
+/* Sums have sixteen lanes, lane j over the dimensions j, j + 16, ..., four to a vector; the compiler makes of the vectors
+ * what the machine has, and the sums come out the same. */
+#define LANES 16u
+#define PARTS (LANES / 4)
+
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_whole __attribute__((vector_size(16)));
+typedef double four_long __attribute__((vector_size(32)));
+
+static inline four load_four(const float *from)
+{
+    four out;
+    memcpy(&out, from, sizeof out);
+    return out;
+}
+
+static inline four_whole larger(four_whole a, four_whole b)
+{
+    four_whole more = a > b;
+    return (a & more) | (b & ~more);
+}
+
+/* Sixteen sizes, raised to those of the gaps. Floats without a sign order as integers do. */
+static inline void raise_sizes(const float *row, const float *mid, four_whole *sizes)
+{
+    for (uint32_t v = 0; v < PARTS; v++)
+        sizes[v] =
+            larger(sizes[v], (four_whole)(load_four(row + 4 * v) - load_four(mid + 4 * v)) & 0x7fffffff);
+}
+
+static float largest_of(const four_whole *sizes)
+{
+    int32_t all[LANES], most = 0;
+    memcpy(all, sizes, sizeof all);
+    for (uint32_t j = 0; j < LANES; j++)
+        most = all[j] > most ? all[j] : most;
+    float out;
+    memcpy(&out, &most, sizeof out);
+    return out;
+}
+
+/* Sixteen codes into their places, and what they add to each lane. Squares stay whole: the 512 of the largest row are under
+ * 2^24. */
+static inline void encode_lanes(const float *row, const float *mid, float scale, four *squares,
+                                four_long *crosses, int32_t *codes)
+{
+    const four magic = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f}; /* pd_round */
+    const four_whole top = (four_whole)(magic - magic + 127.0f),
+                     sign = {INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN};
+    for (uint32_t v = 0; v < PARTS; v++) {
+        four middle = load_four(mid + 4 * v);
+        four value = (load_four(row + 4 * v) - middle) / scale;
+        /* Where the scale is subnormal the quotient can leave the range. */
+        four_whole size = (four_whole)value & ~sign, over = size > top;
+        value = (four)(((top & over) | (size & ~over)) | ((four_whole)value & sign));
+        value = (value + magic) - magic;
+        squares[v] += value * value;
+        crosses[v] += __builtin_convertvector(middle, four_long) * __builtin_convertvector(value, four_long);
+        four_whole whole = __builtin_convertvector(value, four_whole) & 0xff;
+        codes[v] = whole[0] | whole[1] << 8 | whole[2] << 16 | whole[3] << 24;
+    }
+}
+
+_Static_assert(PD_MAX_DIM / 16 * 127 * 127 < 1 << 24, "a lane's squares are whole in f32");
+
+/* A row and its centroid, sixteen dimensions at a time; those past the last whole sixteen lie padded beside them. */
+typedef struct residual {
+    const float *row, *mid; /* mid: NULL is the origin */
+    uint32_t whole;         /* dimensions in whole sixteens */
+    float last_row[LANES], last_mid[LANES];
+} residual;
+
+static inline const float *row_at(const residual *r, uint32_t d)
+{
+    return d < r->whole ? r->row + d : r->last_row;
+}
+
+static inline const float *mid_at(const residual *r, uint32_t d)
+{
+    static const float nowhere[LANES];
+    return d >= r->whole ? r->last_mid : r->mid ? r->mid + d : nowhere;
+}
+
+/* -(||r||^2 + 2 <c, r>) of what the codes stand for: ||r||^2 = scale^2 * squares, <c, r> = scale * crosses. Squares are whole, and
+ * crosses exact enough to round once. */
+static float l2_term(float scale, const four *squares, const four_long *crosses)
+{
+    float square_lanes[LANES];
+    double cross_lanes[LANES], square = 0;
+    memcpy(square_lanes, squares, sizeof square_lanes);
+    memcpy(cross_lanes, crosses, sizeof cross_lanes);
+    for (uint32_t j = 0; j < LANES; j++)
+        square += (double)square_lanes[j];
+    for (uint32_t half = LANES / 2; half > 0; half /= 2)
+        for (uint32_t j = 0; j < half; j++)
+            cross_lanes[j] = cross_lanes[j] + cross_lanes[j + half];
+    double term = -((double)scale * (double)scale * square + 2.0 * (double)scale * cross_lanes[0]);
+    return (float)term + 0.0f;
+}
+
 static void encode_i8(const pd_shape *shape, const pd_layout *layout, const float *centroid, const float *row,
                       uint32_t place, void *page)
 {
-    int8_t *codes = (int8_t *)((unsigned char *)page + layout->codes);
-    float most = 0.0f;
-    for (uint32_t d = 0; d < shape->dim; d++) {
-        float gap = fabsf(row[d] - (centroid ? centroid[d] : 0.0f));
-        most = gap > most ? gap : most;
-    }
-    float scale = most / 127.0f;
-    /* ||r||^2 = scale^2 * squares and <c, r> = scale * cross, both exact enough in double to round once. */
-    double squares = 0, cross = 0;
-    for (uint32_t d = 0; d < layout->dim4; d++) {
-        float code = 0.0f;
-        if (d < shape->dim && scale > 0.0f) {
-            float mid = centroid ? centroid[d] : 0.0f;
-            code = (row[d] - mid) / scale;
-            code = code > 127.0f ? 127.0f : code;
-            code = code < -127.0f ? -127.0f : code;
-            code = pd_round(code);
-            squares += (double)code * (double)code;
-            cross += (double)mid * (double)code;
-        }
-        codes[i8_at(d, place)] = (int8_t)code;
+    int8_t *out = (int8_t *)page + layout->codes;
+    uint32_t dim = shape->dim;
+    residual r = {.row = row, .mid = centroid, .whole = dim / LANES * LANES};
+    memcpy(r.last_row, row + r.whole, (dim - r.whole) * sizeof *row);
+    if (centroid) memcpy(r.last_mid, centroid + r.whole, (dim - r.whole) * sizeof *centroid);
+    four_whole sizes[PARTS] = {0};
+    for (uint32_t d = 0; d < dim; d += LANES)
+        raise_sizes(row_at(&r, d), mid_at(&r, d), sizes);
+    float scale = largest_of(sizes) / 127.0f;
+    four squares[PARTS] = {0};
+    four_long crosses[PARTS] = {0};
+    for (uint32_t d = 0; d < layout->dim4; d += LANES) {
+        int32_t codes[PARTS] = {0};
+        if (scale > 0.0f) encode_lanes(row_at(&r, d), mid_at(&r, d), scale, squares, crosses, codes);
+        for (uint32_t v = 0; v < PARTS && d + 4 * v < layout->dim4; v++)
+            memcpy(out + i8_at(d + 4 * v, place), &codes[v], 4);
     }
     pd_page_scale(layout, page)[place] = scale;
-    double term = -((double)scale * (double)scale * squares + 2.0 * (double)scale * cross);
-    pd_page_term(layout, page)[place] = shape->metric == PD_L2 ? (float)term + 0.0f : 0.0f;
+    pd_page_term(layout, page)[place] = shape->metric == PD_L2 ? l2_term(scale, squares, crosses) : 0.0f;
 }
 
 static void encode_whole(const pd_shape *shape, const pd_layout *layout, const float *row, uint32_t place,

@@ -80,6 +80,7 @@ static void cpu_info(const pd_device *base, pd_device_info *info)
     info->backend = "cpu";
     info->isa = device->i8->isa;
     info->threads = pd_pool_threads(device->pool);
+    info->idle = pd_pool_idle(device->pool);
     snprintf(info->about, sizeof info->about, "%s, %u thread%s", model, info->threads,
              info->threads == 1 ? "" : "s");
     info->memory = (uint64_t)device->slab.chunks * PD_CHUNK_BYTES;

@@ -119,6 +119,11 @@ uint32_t pd_pool_threads(const pd_pool *pool)
     return pool->threads;
 }
 
+int pd_pool_idle(const pd_pool *pool)
+{
+    return pool->idle;
+}
+
 void pd_pool_run(pd_pool *pool, uint32_t tasks, pd_task task, void *context)
 {
     if (tasks == 0) return;

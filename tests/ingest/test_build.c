@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <math.h>
 
+#include "files.h"
 #include "store_files.h"
 
 static const char *const plain = "table = { metric = \"cosine\"; };";
@@ -196,6 +197,85 @@ static void test_the_same_input_and_seed_give_the_same_bytes(void **state)
         free(b1);
         free(b2);
     }
+    free(rows);
+    pd_schema_free(schema);
+}
+
+/* Every file of a version in one sum. */
+static uint64_t sum_of_files(const char *folder)
+{
+    static const char *const files[] = {"manifest.json", "schema.conf", "pages.bin",
+                                        "pages.sum",     "refine.bin",  "refine.sum",
+                                        "source.bin",    "lists.bin",   "segments.bin"};
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[160];
+        size_t length;
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        void *bytes = file_bytes(path, &length);
+        sum = sum * 31 + pd_sum_of(bytes, length);
+        free(bytes);
+    }
+    return sum;
+}
+
+static void test_the_bytes_depend_neither_on_threads_nor_on_instructions(void **state)
+{
+    world *w = *state;
+    static const char *const isas[] = {NULL, "avx2", "portable"};
+    enum { N = 6000, DIM = 37 };
+    pd_schema *schema = schema_make(shop);
+    float *rows = rows_make(N, DIM, 9, 1);
+    char *csv = malloc(32 * N);
+    assert_non_null(csv);
+    size_t at = (size_t)sprintf(csv, "id,kind,price\n");
+    for (int i = 0; i < N; i++)
+        at += (size_t)sprintf(csv + at, "%d,k%d,%d\n", i, i % 7, i % 90);
+    file_write(path_in(w->folder, "a.csv"), csv);
+    free(csv);
+    pd_build_input in = input_make(schema, rows, N, DIM);
+    char attributes[128];
+    snprintf(attributes, sizeof attributes, "%s/a.csv", w->folder);
+    in.attributes = attributes;
+    uint64_t first = 0;
+    for (size_t isa = 0; isa < 3; isa++) {
+        for (uint32_t threads = 1; threads <= 3; threads++) {
+            pd_device *device = NULL;
+            pd_error err;
+            pd_device_options options = {.threads = threads, .isa = isas[isa]};
+            if (pd_device_open("cpu", &options, &device, &err)) continue; /* not on this machine */
+            ok(pd_build(&in, path_in(w->folder, "v"), device, NULL, NULL, &err), &err);
+            uint64_t sum = sum_of_files(path_in(w->folder, "v"));
+            if (!first) first = sum;
+            assert_true(sum == first);
+            ok(pd_folder_remove(path_in(w->folder, "v"), &err), &err);
+            pd_device_close(device);
+        }
+    }
+    free(rows);
+    pd_schema_free(schema);
+}
+
+static int stop_in_training(void *context, const char *stage, uint64_t done, uint64_t total)
+{
+    int *asked = context;
+    if (strcmp(stage, "train") != 0) return 0;
+    ++*asked;
+    return done > 0 && done < total;
+}
+
+static void test_a_build_stops_in_the_middle_of_its_training(void **state)
+{
+    world *w = *state;
+    pd_schema *schema = schema_make(plain);
+    float *rows = rows_make(2000, 6, 3, 1);
+    pd_build_input in = input_make(schema, rows, 2000, 6);
+    pd_error err;
+    int asked = 0;
+    assert_int_equal(pd_build(&in, path_in(w->folder, "v"), w->device, stop_in_training, &asked, &err),
+                     PD_CANCELLED);
+    assert_true(asked >= 2);
+    assert_int_equal(entries(w->folder), 0);
     free(rows);
     pd_schema_free(schema);
 }
@@ -515,6 +595,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_attribute_error_names_file_line_and_column, up, down),
         cmocka_unit_test_setup_teardown(test_a_build_that_is_stopped_leaves_nothing_behind, up, down),
         cmocka_unit_test_setup_teardown(test_the_same_input_and_seed_give_the_same_bytes, up, down),
+        cmocka_unit_test_setup_teardown(test_the_bytes_depend_neither_on_threads_nor_on_instructions, up,
+                                        down),
+        cmocka_unit_test_setup_teardown(test_a_build_stops_in_the_middle_of_its_training, up, down),
         cmocka_unit_test_setup_teardown(test_knots_that_were_chosen_are_chosen_again_for_the_next_version, up,
                                         down),
         cmocka_unit_test_setup_teardown(test_knots_that_were_ages_move_on_with_the_days, up, down),
