@@ -32,7 +32,10 @@ int pd_cpu_ops_find(const char *isa, const pd_cpu_ops **ops, const pd_cpu_i8 **i
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni") &&
                  __builtin_cpu_supports("avx512vbmi");
-    const struct choice found[] = {{avx512, &pd_cpu_ops_avx512, &pd_cpu_i8_avx512},
+    /* The question is compiled for what it comes after. */
+    int amx = avx512 && pd_cpu_amx_allowed();
+    const struct choice found[] = {{amx, &pd_cpu_ops_avx512, &pd_cpu_i8_amx},
+                                   {avx512, &pd_cpu_ops_avx512, &pd_cpu_i8_avx512},
                                    {avx2, &pd_cpu_ops_avx2, &pd_cpu_i8_avx2},
                                    {1, &pd_cpu_ops_portable, &pd_cpu_i8_portable}};
 #else

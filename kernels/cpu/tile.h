@@ -3,8 +3,8 @@
  * Not the compiler's intrinsics: gcc 12 declares the configuration as 8 bytes read or written and a tile load as no
  * read at all, so that -O3 may drop what was written before them. Here every instruction says what it touches.
  *
- * Under PD_TILE_MODEL the names come from a scalar stand-in (amx_model.h of the tests): the code that uses them runs
- * on any machine, and faults where the hardware would. */
+ * Under PD_TILE_MODEL the names are somebody else's: a scalar stand-in of the tests (amx_model.h), with which the code
+ * that uses them runs on any machine and faults where the hardware would. */
 #ifndef PD_CPU_TILE_H
 #define PD_CPU_TILE_H
 
@@ -20,9 +20,7 @@ typedef struct tile_config {
 
 _Static_assert(sizeof(tile_config) == 64, "the processor reads 64 bytes");
 
-#if defined(PD_TILE_MODEL)
-#include "amx_model.h"
-#else
+#if !defined(PD_TILE_MODEL)
 
 static inline void tile_configure(const tile_config *config)
 {

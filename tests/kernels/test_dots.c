@@ -40,6 +40,8 @@ static const pd_cpu_i8 small_groups = {.isa = "plain", .width = 1, .pack = small
 #define AMX_SMALL     small_groups
 #define pd_cpu_i8_amx modelled
 extern const pd_cpu_i8 modelled;
+#include "cpu/tile.h"
+#include "amx_model.h"
 #include "cpu/i8_amx.c"
 #undef pd_cpu_i8_amx
 
@@ -268,7 +270,7 @@ static void test_codes_need_the_alignment_of_a_column_only(void **state)
     (void)state;
     for (size_t d = 0; d < COUNT(dims); d++) {
         size_t bytes = (size_t)groups_of(dims[d]) * PD_PAGE_ROWS * 4;
-        unsigned char *memory;
+        unsigned char *memory = NULL;
         assert_int_equal(posix_memalign((void **)&memory, 64, 32 + bytes), 0);
         make(dims[d], FILL_RANDOM, FILL_RANDOM);
         memcpy(memory + 32, page, bytes);
