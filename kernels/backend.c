@@ -143,6 +143,9 @@ static pd_status check_query(const pd_shape *shape, uint32_t weights, const pd_q
     if (query->k == 0 || query->k > PD_MAX_DEPTH)
         return pd_fail(err, PD_INVALID_ARGUMENT, "query %u: k is %u, it must be 1 to %u", q, query->k,
                        PD_MAX_DEPTH);
+    if (query->depth > pd_refine_depth(PD_MAX_DEPTH))
+        return pd_fail(err, PD_INVALID_ARGUMENT, "query %u: depth is %u, it must be at most %u", q,
+                       query->depth, pd_refine_depth(PD_MAX_DEPTH));
     if (!(query->similarity >= 0.0f) || !isfinite(query->similarity))
         return pd_fail(err, PD_INVALID_ARGUMENT,
                        "query %u: the similarity's weight is %g, it must be 0 or more", q,

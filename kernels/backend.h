@@ -125,7 +125,10 @@ typedef struct pd_query {
     uint32_t nprobe;        /* 0: only the slots above; >= nlist: every list */
     const uint32_t *probes; /* forces the lists to probe: [nprobe] distinct; NULL: the coarse step chooses */
     uint32_t k;             /* 1..PD_MAX_DEPTH */
-    float min_score;        /* -infinity: none */
+    /* Candidates by code score that are scored again from refine rows, where the table keeps them: at least k are. 0:
+     * pd_refine_depth(k). */
+    uint32_t depth;
+    float min_score; /* -infinity: none */
 } pd_query;
 
 typedef struct pd_hit {
@@ -147,7 +150,7 @@ typedef struct pd_timing {
     uint64_t coarse_ns, scan_ns, refine_ns;
 } pd_timing;
 
-/* Candidates by code score that are re-scored from refine rows for k hits. */
+/* Candidates by code score that are re-scored from refine rows for k hits, where a query does not say how many. */
 static inline uint32_t pd_refine_depth(uint32_t k)
 {
     return 2 * k + 32;

@@ -272,7 +272,9 @@ static pd_status search_one(pd_host_index *index, const pd_query *query, pd_answ
     const pd_shape *shape = &index->base.shape;
     ref_search s = {.index = index, .query = query};
     int refines = query->vector && shape->code != PD_CODE_NONE && shape->refine != PD_REFINE_NONE;
-    uint32_t depth = refines ? pd_refine_depth(query->k) : query->k;
+    uint32_t depth = query->k;
+    if (refines) depth = query->depth ? query->depth : pd_refine_depth(query->k);
+    if (depth < query->k) depth = query->k;
     uint32_t nlist = pd_host_nlist(index);
     pd_hit *items = malloc((size_t)(pd_topk_room(depth) + pd_topk_room(query->k) + nlist) * sizeof *items);
     s.qi = malloc(index->base.layout.dim4);

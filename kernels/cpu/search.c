@@ -22,7 +22,9 @@ static uint64_t now_ns(void)
 
 uint32_t pd_cpu_depth(const pd_query *query, int refines)
 {
-    return refines && query->vector ? pd_refine_depth(query->k) : query->k;
+    if (!refines || !query->vector) return query->k;
+    uint32_t depth = query->depth ? query->depth : pd_refine_depth(query->k);
+    return depth > query->k ? depth : query->k;
 }
 
 /* How many queries, from the first, go together. */
