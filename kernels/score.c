@@ -60,19 +60,19 @@ float pd_quantise_query(const float *query, uint32_t dim, uint32_t dim4, int8_t 
     float most = 0.0f;
     for (uint32_t d = 0; d < dim; d++)
         most = fabsf(query[d]) > most ? fabsf(query[d]) : most;
-    float qs = most / 127.0f;
+    float qs = most / 127.0f, per = 127.0f / most;
+    int some = per <= 3.40282347e+38f;
     for (uint32_t d = 0; d < dim4; d++) {
         float code = 0.0f;
-        if (d < dim && qs > 0.0f) {
-            code = query[d] / qs;
-            /* Where qs is subnormal the quotient can leave the range; pd_round needs it small. */
+        if (d < dim && some) {
+            code = query[d] * per;
             code = code > 127.0f ? 127.0f : code;
             code = code < -127.0f ? -127.0f : code;
             code = pd_round(code);
         }
         codes[d] = (int8_t)code;
     }
-    return qs;
+    return some ? qs : 0.0f;
 }
 
 float pd_exp(float x)

@@ -47,31 +47,46 @@ static void settle(float *values, const float *more, uint32_t n)
         values[i] = values[i] >= -3.40282347e+38f ? values[i] : -3.40282347e+38f;
 }
 
-/* As pd_quantise_query(). */
-static float quantise(const float *query, uint32_t dim, uint32_t dim64, int8_t *codes)
+/* As pd_quantise_query() of query - less. */
+INLINE float quantise_some(const float *query, const float *less, const int moved, uint32_t dim,
+                           int8_t *codes)
 {
-    float lane[16] = {0};
-    uint32_t whole = dim & ~15u;
-    for (uint32_t d = 0; d < whole; d += 16)
-        for (uint32_t j = 0; j < 16; j++) {
-            float size = fabsf(query[d + j]);
-            lane[j] = size > lane[j] ? size : lane[j];
-        }
-    float most = 0.0f;
-    for (uint32_t d = whole; d < dim; d++)
-        most = fabsf(query[d]) > most ? fabsf(query[d]) : most;
-    for (uint32_t j = 0; j < 16; j++)
+    const vfloat low = v_splat(-127.0f), high = v_splat(127.0f), magic = v_splat(12582912.0f);
+    vfloat lanes = {0};
+    float lane[VF], most = 0.0f;
+    uint32_t whole = dim - dim % VF;
+    for (uint32_t d = 0; d < whole; d += VF) {
+        vfloat value = moved ? v_load(query + d) - v_load(less + d) : v_load(query + d);
+        lanes = v_max(v_max(value, -value), lanes);
+    }
+    v_store(lane, lanes);
+    for (uint32_t d = whole; d < dim; d++) {
+        float size = fabsf(moved ? query[d] - less[d] : query[d]);
+        most = size > most ? size : most;
+    }
+    for (uint32_t j = 0; j < VF; j++)
         most = lane[j] > most ? lane[j] : most;
-    float qs = most / 127.0f;
-    memset(codes, 0, dim64);
-    if (!(qs > 0.0f)) return qs;
-    for (uint32_t d = 0; d < dim; d++) {
-        float code = query[d] / qs;
+    float per = 127.0f / most;
+    if (!(per <= 3.40282347e+38f)) return 0.0f;
+    for (uint32_t d = 0; d < whole; d += VF) {
+        vfloat value = moved ? v_load(query + d) - v_load(less + d) : v_load(query + d);
+        /* Rounded as pd_round() does. */
+        vfloat code = (v_max(v_min(value * v_splat(per), high), low) + magic) - magic;
+        v_store_codes(codes + d, code);
+    }
+    for (uint32_t d = whole; d < dim; d++) {
+        float code = (moved ? query[d] - less[d] : query[d]) * per;
         code = code > 127.0f ? 127.0f : code;
         code = code < -127.0f ? -127.0f : code;
         codes[d] = (int8_t)pd_round(code);
     }
-    return qs;
+    return most / 127.0f;
+}
+
+static float quantise(const float *query, const float *less, uint32_t dim, uint32_t dim64, int8_t *codes)
+{
+    memset(codes, 0, dim64);
+    return less ? quantise_some(query, less, 1, dim, codes) : quantise_some(query, NULL, 0, dim, codes);
 }
 
 /* ------------------------------------------------------------------------------------------- candidates --- */

@@ -159,8 +159,8 @@ typedef struct pd_cpu_ops {
     uint32_t (*keep)(float *scores, uint32_t *slots, uint32_t n, float t, int ties);
     /* The k-th largest of n values, 1 <= k <= n, none NaN. scratch: [2 * (n + 32)] */
     float (*kth)(const float *values, uint32_t n, uint32_t k, float *scratch);
-    /* pd_quantise_query of score.h. codes: [dim64] */
-    float (*quantise)(const float *query, uint32_t dim, uint32_t dim64, int8_t *codes);
+    /* pd_quantise_query of score.h, of query - less (NULL: of query). codes: [dim64], zero past dim */
+    float (*quantise)(const float *query, const float *less, uint32_t dim, uint32_t dim64, int8_t *codes);
     /* out[l] += pd_log(max(sum_v histogram[v][l] * pd_exp(beta * weights[v]), 1e-30)) / beta, over nlist lists.
      * sums: [nlist] to work in */
     void (*summary)(const float *histogram, const float *weights, uint32_t values, uint32_t nlist, float beta,

@@ -168,14 +168,17 @@ static void prepare_vector(const prep_job *job, uint32_t q)
     uint32_t dim16 = pd_dim16(shape->dim), dim64 = pd_dim64(shape->dim);
     pd_prep *prep = &job->preps[q];
     if (!job->queries[q].vector) return;
-    float *vector = job->vectors + (size_t)q * dim16;
-    memcpy(vector, job->queries[q].vector, shape->dim * sizeof *vector);
-    memset(vector + shape->dim, 0, (dim16 - shape->dim) * sizeof *vector);
-    prep->vector = vector;
+    prep->vector = job->queries[q].vector;
+    if (shape->dim != dim16) {
+        float *vector = job->vectors + (size_t)q * dim16;
+        memcpy(vector, job->queries[q].vector, shape->dim * sizeof *vector);
+        memset(vector + shape->dim, 0, (dim16 - shape->dim) * sizeof *vector);
+        prep->vector = vector;
+    }
     if (!job->index || shape->nlist == 0) return;
     int l2 = shape->metric == PD_L2;
     int8_t codes[PD_MAX_DIM] __attribute__((aligned(64)));
-    float qs = device->ops->quantise(vector, shape->dim, dim64, codes);
+    float qs = device->ops->quantise(prep->vector, NULL, shape->dim, dim64, codes);
     unsigned char *packed = job->codes + (size_t)q * job->packed;
     device->i8->pack(codes, dim64, packed);
     if (shape->code == PD_CODE_I8) prep->codes = packed;
@@ -183,11 +186,8 @@ static void prepare_vector(const prep_job *job, uint32_t q)
     prep->qf = l2 ? 2.0f * qs : qs;
     prep->nf = qs;
     if (!l2) return;
-    float gap[PD_MAX_DIM];
-    for (uint32_t d = 0; d < shape->dim; d++)
-        gap[d] = vector[d] - job->index->mean[d];
-    prep->nf = 2.0f * device->ops->quantise(gap, shape->dim, dim64, codes);
     unsigned char *near = job->near + (size_t)q * job->packed;
+    prep->nf = 2.0f * device->ops->quantise(prep->vector, job->index->mean, shape->dim, dim64, codes);
     device->i8->pack(codes, dim64, near);
     prep->near = near;
 }
@@ -236,7 +236,7 @@ pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const p
     size_t dim16 = pd_dim16(shape->dim), packed = pd_packed_bytes(device->i8, pd_dim64(shape->dim));
     int codes = index && shape->nlist > 0;
     pd_status status = pd_buffer_need(&prepared->prep_memory, count * sizeof(pd_prep), "queries", err);
-    if (status == PD_OK)
+    if (status == PD_OK && shape->dim != dim16)
         status = pd_buffer_need(&prepared->vectors, count * dim16 * sizeof(float), "query vectors", err);
     if (status == PD_OK)
         status = pd_buffer_need(&prepared->counts, ((size_t)count + 1) * sizeof(uint32_t), "weights", err);

@@ -47,6 +47,38 @@ static inline __attribute__((always_inline)) vfloat v_splat(float value)
     return value - (vfloat){0};
 }
 
+/* a > b ? a : b, and a < b ? a : b, lane by lane. */
+static inline __attribute__((always_inline)) vfloat v_max(vfloat a, vfloat b)
+{
+#if VB == 64
+    return (vfloat)_mm512_max_ps((__m512)a, (__m512)b);
+#elif VB == 32
+    return (vfloat)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    vint mask = a > b;
+    return (vfloat)(((vint)a & mask) | ((vint)b & ~mask));
+#endif
+}
+static inline __attribute__((always_inline)) vfloat v_min(vfloat a, vfloat b)
+{
+#if VB == 64
+    return (vfloat)_mm512_min_ps((__m512)a, (__m512)b);
+#elif VB == 32
+    return (vfloat)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    vint mask = a < b;
+    return (vfloat)(((vint)a & mask) | ((vint)b & ~mask));
+#endif
+}
+
+/* Whole numbers in [-127, 127] as bytes. */
+static inline __attribute__((always_inline)) void v_store_codes(int8_t *to, vfloat value)
+{
+    typedef int8_t codes __attribute__((vector_size(VF)));
+    codes out = __builtin_convertvector(__builtin_convertvector(value, vint), codes);
+    memcpy(to, &out, sizeof out);
+}
+
 /* Sign-extends VB / 2 codes. */
 static inline __attribute__((always_inline)) vshort v_widen(const int8_t *from)
 {
