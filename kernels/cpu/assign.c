@@ -6,16 +6,12 @@
 #include "cpu.h"
 #include "near.h"
 
-#define ROW_TASK 64u
-
-/* The table for an instruction set of ops.h: VNNI where that set has it. */
+/* The table for an instruction set of ops.h. */
 static const pd_near_ops *near_ops(const char *isa)
 {
 #if defined(__x86_64__)
+    if (strcmp(isa, "avx512") == 0) return &pd_near_ops_avx512;
     if (strcmp(isa, "avx2") == 0) return &pd_near_ops_avx2;
-    __builtin_cpu_init();
-    if (strcmp(isa, "portable") != 0)
-        return __builtin_cpu_supports("avx512vnni") ? &pd_near_ops_vnni : &pd_near_ops_avx512;
 #else
     (void)isa;
 #endif
@@ -29,8 +25,8 @@ typedef struct near_memory {
     const pd_near_ops *ops;
     const float *centroids; /* [nlist][dim], the caller's */
     pd_buffer buffer;
-    float *values, *mean, *scale, *squares, *length, *losses; /* losses: [padded] loss(e)^2 / ||e||^2 */
-    uint8_t *codes;
+    float *values, *mean, *scale, *squares, *length, *losses; /* losses: loss(e)^2 / ||e||^2 */
+    int8_t *codes;
 } near_memory;
 
 static void take_mean(near_memory *m, double *sums)
@@ -44,17 +40,17 @@ static void take_mean(near_memory *m, double *sums)
         m->mean[d] = (float)(sums[d] / nlist);
 }
 
-/* Sixteen centroids: values, codes in their block, and what the bounds need. */
-static void prepare_block(void *context, uint32_t block, uint32_t worker)
+/* A page of centroids: values, codes, and what the bounds need. */
+static void prepare_page(void *context, uint32_t page, uint32_t worker)
 {
     (void)worker;
     near_memory *m = context;
     const pd_near *near = &m->near;
-    uint32_t dim = near->dim;
-    int8_t codes[PD_MAX_DIM];
-    uint8_t *out = m->codes + (size_t)block * 16 * near->dim4;
-    memset(out, m->ops->bias, (size_t)16 * near->dim4);
-    for (uint32_t l = block * 16; l < block * 16 + 16; l++) {
+    uint32_t dim = near->dim, dim4 = near->groups * 4;
+    int8_t codes[PD_MAX_DIM], *out = m->codes + (size_t)page * PD_PAGE_ROWS * dim4;
+    memset(out, 0, (size_t)PD_PAGE_ROWS * dim4);
+    for (uint32_t place = 0; place < PD_PAGE_ROWS; place++) {
+        uint32_t l = page * PD_PAGE_ROWS + place;
         m->scale[l] = m->length[l] = m->losses[l] = 0.0f;
         m->squares[l] = FLT_MAX;
         if (l >= near->nlist) continue;
@@ -62,12 +58,12 @@ static void prepare_block(void *context, uint32_t block, uint32_t worker)
         float *values = m->values + (size_t)l * near->dim16, sums[3];
         memcpy(values, centroid, dim * sizeof *values);
         memset(values + dim, 0, (near->dim16 - dim) * sizeof *values);
-        m->scale[l] = 2.0f * m->ops->quantise(centroid, m->mean, dim, near->dim4, codes, sums);
+        m->scale[l] = 2.0f * m->ops->quantise(centroid, m->mean, dim, near->dim64, codes, sums);
         m->squares[l] = sums[0] * (1.0f - near->slack);
         m->length[l] = 2.0f * sqrtf(sums[0]) * (1.0f + near->slack);
         m->losses[l] = sums[0] > 0.0f ? sums[2] / sums[0] : 0.0f;
-        for (uint32_t d = 0; d < near->dim4; d++)
-            out[((size_t)(d / 4) * 16 + l % 16) * 4 + d % 4] = (uint8_t)(codes[d] + m->ops->bias);
+        for (uint32_t d = 0; d < dim4; d += 4)
+            memcpy(out + ((size_t)d * PD_PAGE_ROWS + place * 4), codes + d, 4);
     }
 }
 
@@ -78,27 +74,29 @@ static pd_status near_open(near_memory *m, pd_cpu_device *device, const float *c
     m->ops = near_ops(device->ops->isa);
     m->centroids = centroids;
     near->nlist = nlist;
-    near->padded = (nlist + PD_NEAR_LISTS - 1) / PD_NEAR_LISTS * PD_NEAR_LISTS;
+    near->pages = pd_pages_for(nlist);
     near->dim = dim;
     near->dim16 = pd_dim16(dim);
-    near->dim4 = (dim + 3) / 4 * 4;
+    near->dim64 = (dim + 63) / 64 * 64;
+    near->groups = (dim + 3) / 4;
     near->slack = (float)(8 + dim / 2) * FLT_EPSILON;
     /* Every part a multiple of 64 bytes. */
-    size_t values = (size_t)nlist * near->dim16 * sizeof(float), codes = (size_t)near->padded * near->dim4;
-    size_t column = near->padded * sizeof(float), mean = near->dim16 * sizeof(float);
+    size_t values = (size_t)nlist * near->dim16 * sizeof(float), mean = near->dim16 * sizeof(float);
+    size_t codes = (size_t)near->pages * PD_PAGE_ROWS * near->groups * 4;
+    size_t column = near->pages * PD_PAGE_ROWS * sizeof(float);
     pd_status status = pd_buffer_need(&m->buffer, values + codes + 4 * column + mean + dim * sizeof(double),
                                       "centroids", err);
     if (status != PD_OK) return status;
     unsigned char *at = m->buffer.data;
     near->values = m->values = (float *)at;
-    near->codes = m->codes = at + values;
+    near->codes = m->codes = (int8_t *)(at + values);
     near->scale = m->scale = (float *)(at + values + codes);
     near->squares = m->squares = (float *)(at + values + codes + column);
     near->length = m->length = (float *)(at + values + codes + 2 * column);
     m->losses = (float *)(at + values + codes + 3 * column);
     near->mean = m->mean = (float *)(at + values + codes + 4 * column);
     take_mean(m, (double *)(at + values + codes + 4 * column + mean));
-    pd_pool_run(device->pool, near->padded / 16, prepare_block, m);
+    pd_pool_run(device->pool, near->pages, prepare_page, m);
     float loss = 0.0f;
     for (uint32_t l = 0; l < nlist; l++)
         loss = m->losses[l] > loss ? m->losses[l] : loss;
@@ -110,6 +108,7 @@ static pd_status near_open(near_memory *m, pd_cpu_device *device, const float *c
 
 typedef struct assign_job {
     const pd_near_ops *ops;
+    const pd_cpu_i8 *i8;
     const pd_near *near;
     const float *rows;
     uint64_t n;
@@ -119,32 +118,41 @@ typedef struct assign_job {
     size_t scratch_bytes;
 } assign_job;
 
-/* A worker's memory: values, codes, bounds of PD_NEAR_ROWS rows. */
-static size_t scratch_of(const pd_near *near)
+/* A worker's memory, for PD_GROUP rows: packed codes, bounds, values. Every part is a multiple of 64 bytes. */
+static size_t scratch_of(const pd_near *near, const pd_cpu_i8 *i8)
 {
-    size_t row = near->dim16 * sizeof(float) + near->dim4 * sizeof(int16_t) + near->padded * sizeof(float);
-    return (PD_NEAR_ROWS * row + 63) / 64 * 64;
+    return PD_GROUP * (pd_packed_bytes(i8, near->dim64) +
+                       (near->pages * (size_t)(PD_PAGE_ROWS / 2) + near->dim16) * sizeof(float));
 }
 
 static void assign_task(void *context, uint32_t task, uint32_t worker)
 {
     assign_job *job = context;
     const pd_near *near = job->near;
-    float *values = (float *)(job->scratch + worker * job->scratch_bytes);
-    float *bounds = values + (size_t)PD_NEAR_ROWS * near->dim16;
-    int16_t *codes = (int16_t *)(bounds + (size_t)PD_NEAR_ROWS * near->padded);
-    uint64_t first = job->base + (uint64_t)task * ROW_TASK;
-    uint64_t end = job->n - first < ROW_TASK ? job->n : first + ROW_TASK;
-    for (; first < end; first += PD_NEAR_ROWS) {
-        uint32_t n = end - first < PD_NEAR_ROWS ? (uint32_t)(end - first) : PD_NEAR_ROWS;
-        pd_near_row rows[PD_NEAR_ROWS];
-        job->ops->prepare(near, job->rows + first * near->dim, n, values, codes, rows);
-        job->ops->nearest(near, rows, n, bounds, job->lists + first);
+    size_t packed_bytes = pd_packed_bytes(job->i8, near->dim64);
+    unsigned char *packed = job->scratch + worker * job->scratch_bytes;
+    float *bounds = (float *)(packed + PD_GROUP * packed_bytes);
+    float *values = bounds + PD_GROUP * (size_t)near->pages * (PD_PAGE_ROWS / 2);
+    uint64_t first = job->base + (uint64_t)task * PD_GROUP;
+    uint32_t n = job->n - first < PD_GROUP ? (uint32_t)(job->n - first) : PD_GROUP;
+    pd_near_row rows[PD_GROUP];
+    for (uint32_t i = 0; i < n; i++) {
+        const float *row = job->rows + (first + i) * near->dim;
+        float *own = values + (size_t)i * near->dim16, sums[3];
+        int8_t codes[PD_MAX_DIM];
+        memcpy(own, row, near->dim * sizeof *row);
+        memset(own + near->dim, 0, (near->dim16 - near->dim) * sizeof *row);
+        rows[i].values = own;
+        rows[i].scale = job->ops->quantise(row, near->mean, near->dim, near->dim64, codes, sums);
+        rows[i].squares = sums[0];
+        rows[i].reach = (sqrtf(sums[2]) + sqrtf(sums[1]) * near->loss) * (1.0f + near->slack);
+        job->i8->pack(codes, near->dim64, packed + i * packed_bytes);
     }
+    job->ops->nearest(near, job->i8, rows, packed, n, bounds, job->lists + first);
 }
 
 /* Tasks are counted in 32 bits; rows are not. */
-#define RUN_ROWS ((uint64_t)ROW_TASK << 24)
+#define RUN_ROWS ((uint64_t)PD_GROUP << 24)
 
 pd_status pd_cpu_assign(pd_device *base, const float *centroids, uint32_t nlist, uint32_t dim,
                         const float *rows, uint64_t n, uint32_t *lists, pd_error *err)
@@ -153,10 +161,11 @@ pd_status pd_cpu_assign(pd_device *base, const float *centroids, uint32_t nlist,
     near_memory memory = {0};
     pd_buffer scratch = {0};
     pd_status status = near_open(&memory, device, centroids, nlist, dim, err);
-    size_t scratch_bytes = scratch_of(&memory.near);
+    size_t scratch_bytes = scratch_of(&memory.near, device->i8);
     if (status == PD_OK)
         status = pd_buffer_need(&scratch, pd_pool_threads(device->pool) * scratch_bytes, "rows", err);
     assign_job job = {.ops = memory.ops,
+                      .i8 = device->i8,
                       .near = &memory.near,
                       .rows = rows,
                       .n = n,
@@ -165,8 +174,9 @@ pd_status pd_cpu_assign(pd_device *base, const float *centroids, uint32_t nlist,
                       .scratch_bytes = scratch_bytes};
     for (; status == PD_OK && job.base < n; job.base += RUN_ROWS) {
         uint64_t left = n - job.base < RUN_ROWS ? n - job.base : RUN_ROWS;
-        pd_pool_run(device->pool, (uint32_t)((left + ROW_TASK - 1) / ROW_TASK), assign_task, &job);
+        pd_pool_run(device->pool, (uint32_t)((left + PD_GROUP - 1) / PD_GROUP), assign_task, &job);
     }
+    if (device->i8->rest) device->i8->rest();
     pd_buffer_free(&memory.buffer);
     pd_buffer_free(&scratch);
     return status;

@@ -33,6 +33,7 @@ static pd_status cpu_open(const pd_device_options *options, pd_device **out, pd_
     if (status != PD_OK) goto err_after_alloc;
     status = pd_pool_open(threads, options->idle, &device->pool, err);
     if (status != PD_OK) goto err_after_slab;
+    pd_pool_before_sleep(device->pool, device->i8->rest);
     *out = &device->base;
     return PD_OK;
 

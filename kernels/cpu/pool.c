@@ -45,6 +45,7 @@ struct pd_pool {
     /* Under lock. */
     uint32_t sleepers;
     int waiting; /* the caller sleeps on done */
+    void (*rest)(void);
     atomic_int closing;
     uint32_t born; /* workers that have taken their number */
 };
@@ -56,7 +57,7 @@ static int64_t now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static inline void rest(void)
+static inline void relax(void)
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -84,7 +85,7 @@ static void look_for(const pd_pool *pool, int (*come)(const pd_pool *pool))
     do {
         for (int i = 0; i < SPIN_ROUNDS; i++) {
             if (come(pool) || atomic_load_explicit(&pool->closing, memory_order_relaxed)) return;
-            rest();
+            relax();
         }
     } while (now_ns() < until);
 }
@@ -136,6 +137,7 @@ static void *worker_main(void *argument)
         look_for(pool, queued);
         if (!queued(pool)) {
             pthread_mutex_lock(&pool->lock);
+            if (pool->rest && !queued(pool)) pool->rest();
             pool->sleepers++;
             while (!queued(pool) && !atomic_load(&pool->closing))
                 pthread_cond_wait(&pool->start, &pool->lock);
@@ -235,6 +237,13 @@ void pd_pool_close(pd_pool *pool)
     pthread_cond_destroy(&pool->start);
     pthread_mutex_destroy(&pool->lock);
     pool_free(pool);
+}
+
+void pd_pool_before_sleep(pd_pool *pool, void (*rest)(void))
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->rest = rest;
+    pthread_mutex_unlock(&pool->lock);
 }
 
 uint32_t pd_pool_threads(const pd_pool *pool)

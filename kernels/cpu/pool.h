@@ -15,6 +15,8 @@ typedef void (*pd_task)(void *context, uint32_t task, uint32_t worker);
 
 pd_status pd_pool_open(uint32_t threads, int idle, pd_pool **out, pd_error *err);
 void pd_pool_close(pd_pool *pool);
+/* What a worker calls before it goes to sleep. Not while tasks run. NULL: nothing. */
+void pd_pool_before_sleep(pd_pool *pool, void (*rest)(void));
 uint32_t pd_pool_threads(const pd_pool *pool);
 int pd_pool_idle(const pd_pool *pool);
 /* One caller at a time. Tasks are taken in order, each by whoever is free. */
