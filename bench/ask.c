@@ -1,62 +1,64 @@
-/* Queries and their answers: planned once, searched in batches, timed. */
+/* Queries and their answers: planned once, searched in batches, compared with the truth. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "system_pados.h"
 
-static pd_status plan(bench_pados *p, bench_ask *ask, float recall, int plain, pd_error *err)
+static pd_status plan(bench_pados *p, bench_ask *ask, float recall, pd_error *err)
 {
     static const pd_compiled nothing = {.similarity = 1};
     pd_want want = {.k = ask->k, .recall = recall, .min_score = -INFINITY};
-    uint32_t n = plain || p->ncompiled < 2 ? 1 : ask->count;
+    const bench_context *c = ask->context;
+    uint32_t n = !c || c->ncompiled < 2 ? 1 : ask->count;
     ask->plans = calloc(n, sizeof *ask->plans);
     if (!ask->plans) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the plans");
+    double start = bench_now();
     for (uint32_t i = 0; i < n; i++) {
         pd_status status =
-            pd_plan_make(p->resident, plain ? &nothing : &p->compiled[i], &want, 1, &ask->plans[i], err);
+            pd_plan_make(p->resident, c ? &c->compiled[i] : &nothing, &want, 1, &ask->plans[i], err);
         if (status) return status;
         ask->nplans = i + 1;
     }
+    /* One plan for all queries is made once a request: it costs a query nothing that can be told. */
+    ask->plan_s = n > 1 ? (bench_now() - start) / n : 0;
     return PD_OK;
 }
 
-pd_status bench_ask_open(bench_pados *p, uint32_t count, uint32_t k, float recall, int plain, bench_ask *out,
-                         pd_error *err)
+pd_status bench_ask_open(bench_pados *p, const bench_context *context, uint32_t count, uint32_t k,
+                         float recall, bench_ask **out, pd_error *err)
 {
-    bench_ask ask = {.count = count, .k = k};
+    bench_ask *ask = calloc(1, sizeof *ask);
+    if (ask) *ask = (bench_ask){.context = context, .count = count, .k = k};
+    if (ask) ask->queries = calloc(count, sizeof *ask->queries);
     pd_status status = PD_OK;
-    ask.queries = calloc(count, sizeof *ask.queries);
-    ask.answers = calloc(count, sizeof *ask.answers);
-    ask.hits = malloc((size_t)count * k * sizeof *ask.hits);
-    if (!ask.queries || !ask.answers || !ask.hits)
+    if (!ask || !ask->queries)
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u queries", count);
-    if (!status && recall > 0) status = plan(p, &ask, recall, plain, err);
+    if (!status && recall > 0) status = plan(p, ask, recall, err);
     if (status) {
-        bench_ask_close(&ask);
+        bench_ask_close(ask);
         return status;
     }
     for (uint32_t q = 0; q < count; q++) {
-        pd_query *query = &ask.queries[q];
+        pd_query *query = &ask->queries[q];
         *query = (pd_query){.vector = p->data->queries + (size_t)q * p->data->dim,
                             .similarity = 1,
                             .k = k,
                             .min_score = -INFINITY};
-        if (!plain && p->ncompiled) {
-            const pd_compiled *c = &p->compiled[p->ncompiled > 1 ? q : 0];
+        if (context) {
+            const pd_compiled *c = &context->compiled[context->ncompiled > 1 ? q : 0];
             query->similarity = c->similarity;
             query->weights = c->weights;
             query->key_weights = c->key_weights;
             query->nkey_weights = c->nkey_weights;
             query->filter = c->has_filter ? &c->filter : NULL;
         }
-        if (ask.nplans) {
-            const pd_plan *chosen = &ask.plans[ask.nplans > 1 ? q : 0];
+        if (ask->nplans) {
+            const pd_plan *chosen = &ask->plans[ask->nplans > 1 ? q : 0];
             query->nprobe = chosen->nprobe;
             query->slots = chosen->slots;
             query->nslots = chosen->nslots;
         }
-        ask.answers[q].hits = ask.hits + (size_t)q * k;
     }
     *out = ask;
     return PD_OK;
@@ -64,35 +66,52 @@ pd_status bench_ask_open(bench_pados *p, uint32_t count, uint32_t k, float recal
 
 void bench_ask_close(bench_ask *ask)
 {
+    if (!ask) return;
     for (uint32_t i = 0; i < ask->nplans; i++)
         pd_plan_free(&ask->plans[i]);
     free(ask->plans);
     free(ask->queries);
-    free(ask->answers);
-    free(ask->hits);
-    *ask = (bench_ask){0};
+    free(ask);
 }
 
-pd_status bench_ask_search(bench_pados *p, bench_ask *ask, uint32_t batch, double *times, uint32_t *ntimes,
-                           pd_error *err)
+double bench_ask_nprobe(const bench_ask *ask)
 {
-    uint32_t n = 0;
-    for (uint32_t at = 0; at < ask->count;) {
-        uint32_t now = ask->count - at < batch ? ask->count - at : batch;
-        double start = bench_now();
-        /* A batch over the backend's bound goes in as many calls as it takes, timed as one. */
-        for (uint32_t done = 0; done < now;) {
-            uint32_t part = now - done < PD_MAX_QUERIES ? now - done : PD_MAX_QUERIES;
-            pd_status status = pd_index_search(pd_resident_index(p->resident), ask->queries + at + done, part,
-                                               ask->answers + at + done, NULL, err);
-            if (status) return status;
-            done += part;
-        }
-        if (times) times[n++] = bench_now() - start;
-        at += now;
+    double sum = 0;
+    for (uint32_t q = 0; q < ask->count; q++)
+        sum += ask->queries[q].nprobe;
+    return sum / ask->count;
+}
+
+pd_status bench_batch_open(const bench_ask *ask, uint32_t size, bench_batch *out, pd_error *err)
+{
+    bench_batch batch = {.queries = calloc(size, sizeof *batch.queries),
+                         .answers = calloc(size, sizeof *batch.answers),
+                         .hits = malloc((size_t)size * ask->k * sizeof *batch.hits)};
+    if (!batch.queries || !batch.answers || !batch.hits) {
+        bench_batch_close(&batch);
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a batch of %u", size);
     }
-    if (ntimes) *ntimes = n;
+    *out = batch;
     return PD_OK;
+}
+
+void bench_batch_fill(bench_batch *batch, const bench_ask *ask, uint32_t first, uint32_t n)
+{
+    batch->first = first;
+    batch->size = n;
+    batch->of = ask->count;
+    for (uint32_t i = 0; i < n; i++) {
+        batch->queries[i] = ask->queries[(first + i) % ask->count];
+        batch->answers[i] = (pd_answer){.hits = batch->hits + (size_t)i * ask->k};
+    }
+}
+
+void bench_batch_close(bench_batch *batch)
+{
+    free(batch->queries);
+    free(batch->answers);
+    free(batch->hits);
+    *batch = (bench_batch){0};
 }
 
 int64_t bench_row_of(const bench_pados *p, uint64_t id)
@@ -109,67 +128,37 @@ int64_t bench_row_of(const bench_pados *p, uint64_t id)
     return p->by_id[low];
 }
 
-void bench_ask_ids(const bench_pados *p, const bench_ask *ask, int64_t *ids)
+void bench_batch_rows(const bench_pados *p, const bench_batch *batch, uint32_t k, int64_t *rows)
 {
-    for (uint32_t q = 0; q < ask->count; q++)
-        for (uint32_t i = 0; i < ask->k; i++)
-            ids[(size_t)q * ask->k + i] =
-                i < ask->answers[q].count ? bench_row_of(p, ask->answers[q].hits[i].id) : -1;
+    for (uint32_t q = 0; q < batch->size; q++)
+        for (uint32_t i = 0; i < k; i++)
+            rows[(size_t)q * k + i] =
+                i < batch->answers[q].count ? bench_row_of(p, batch->answers[q].hits[i].id) : -1;
 }
 
-double bench_ask_scanned(const bench_ask *ask)
+pd_status bench_exact(bench_pados *p, const bench_context *context, int64_t **out, pd_error *err)
 {
-    uint64_t all = 0;
-    for (uint32_t q = 0; q < ask->count; q++)
-        all += ask->answers[q].scanned;
-    return (double)all / ask->count;
-}
-
-pd_status bench_exact(bench_pados *p, uint32_t count, int plain, int64_t **out, pd_error *err)
-{
-    bench_ask ask;
-    pd_status status = bench_ask_open(p, count, p->data->k, 0, plain, &ask, err);
+    const bench_data *d = p->data;
+    bench_ask *ask;
+    bench_batch batch;
+    pd_status status = bench_ask_open(p, context, d->nqueries, d->k, 0, &ask, err);
     if (status) return status;
-    int64_t *ids = malloc((size_t)count * p->data->k * sizeof *ids);
-    if (!ids) status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the truth");
-    for (uint32_t at = 0; !status && at < count; at += PD_MAX_QUERIES) {
-        uint32_t n = count - at < PD_MAX_QUERIES ? count - at : PD_MAX_QUERIES;
-        status =
-            pd_version_exact(p->version, p->builder, ask.queries + at, n, ask.answers + at, NULL, NULL, err);
+    uint32_t most = ask->count < 4096 ? ask->count : 4096;
+    if ((status = bench_batch_open(ask, most, &batch, err))) goto done_after_ask;
+    int64_t *rows = malloc((size_t)d->nqueries * d->k * sizeof *rows);
+    if (!rows) status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the truth");
+    for (uint32_t at = 0; !status && at < ask->count; at += batch.size) {
+        bench_batch_fill(&batch, ask, at, ask->count - at < most ? ask->count - at : most);
+        status = pd_version_exact(p->version, p->builder, batch.queries, batch.size, batch.answers, NULL,
+                                  NULL, err);
+        if (!status) bench_batch_rows(p, &batch, d->k, rows + (size_t)at * d->k);
     }
-    if (status) {
-        free(ids);
-    } else {
-        bench_ask_ids(p, &ask, ids);
-        *out = ids;
-    }
-    bench_ask_close(&ask);
-    return status;
-}
-
-pd_status bench_ask_time(bench_pados *p, bench_ask *ask, bench_row *row, pd_error *err)
-{
-    uint32_t batches = (ask->count + p->options->batch - 1) / p->options->batch, n = 0, passes = 0;
-    double *times = malloc((size_t)batches * 65 * sizeof *times), totals[64], spent = 0;
-    if (!times) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the times");
-    /* One pass warms caches and scratch memory, as the peers' sweep does for them. */
-    pd_status status = bench_ask_search(p, ask, p->options->batch, NULL, NULL, err);
-    while (!status && passes < 64 && (passes < 3 || spent < p->options->seconds)) {
-        uint32_t got = 0;
-        status = bench_ask_search(p, ask, p->options->batch, times + n, &got, err);
-        totals[passes] = 0;
-        for (uint32_t i = 0; i < got; i++)
-            totals[passes] += times[n + i];
-        spent += totals[passes++];
-        n += got;
-    }
-    if (!status) {
-        qsort(totals, passes, sizeof *totals, bench_compare_doubles);
-        qsort(times, n, sizeof *times, bench_compare_doubles);
-        row->qps = ask->count / totals[passes / 2];
-        row->p50_us = 1e6 * times[n / 2];
-        row->p99_us = 1e6 * times[(size_t)(0.99 * (n - 1))];
-    }
-    free(times);
+    if (status)
+        free(rows);
+    else
+        *out = rows;
+    bench_batch_close(&batch);
+done_after_ask:
+    bench_ask_close(ask);
     return status;
 }

@@ -1,8 +1,10 @@
-/* pados-bench: recall against throughput, for Pados and its peers, on the same data, truth, batches and threads.
+/* pados-bench: recall against throughput, for Pados, on data that a file or the generator gives.
  *
- * A system is built once, then asked for each recall target. Pados is asked for recall (its own promise chooses nprobe);
- * a peer is swept over its one search parameter and the smallest value that reaches the target on these very queries is
- * timed: a peer is tuned on the test, Pados is not. Where a system cannot reach a target, its best is shown and marked.
+ * The table is built once and asked for every recall target (its own promise chooses nprobe, from queries that are not
+ * measured), at every batch size, for similarity and for every spread of context weights: each combination is a case. Cases
+ * are measured in rounds, all of them once a round, so that a slow minute of the machine falls on all alike; a case's figure
+ * is the median of its rounds. With --turns each round waits for a line on stdin: bench/compare.py gives turns to this program
+ * and to the peers (bench/peers.py), which read the same rows, queries and truth from the folder that --export fills.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -15,32 +17,38 @@
 #include "schema.h"
 #include "status.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-#define BENCH_MAX_TARGETS 16
-#define BENCH_MAX_PEERS   16
+#define BENCH_MAX_TARGETS       16
+#define BENCH_MAX_BATCHES       8
+#define BENCH_MAX_SPREADS       8
+#define BENCH_MAX_ROUNDS        99
+#define BENCH_GENERATED_QUERIES 5000u
 
 typedef struct bench_options {
     const char *base, *query, *truth, *calibration, *ids;
     const char *base_format;
-    const char *dataset; /* name in reports; NULL: the base file's */
+    const char *dataset;    /* name in reports; NULL: the base file's */
+    uint64_t generate_rows; /* --generate ROWSxDIM[:SEED] instead of files; 0: files */
+    uint32_t generate_dim;
+    uint64_t generate_seed;
     pd_metric metric;
-    uint32_t k, batch, threads, nlist, queries; /* queries: at most; 0: all */
+    uint32_t k, threads, build_threads, nlist, queries; /* queries: at most; 0: all */
+    uint32_t batches[BENCH_MAX_BATCHES], nbatches;
     const char *backend, *isa, *code, *refine;
     float recalls[BENCH_MAX_TARGETS];
     uint32_t nrecalls;
     const char *attributes, *schema, *profile, *contexts;
-    uint32_t fused_attributes, fused_values; /* --fused FxV:SPREAD[:TIE] */
-    float fused_spread, fused_tie;
-    const char *peers[BENCH_MAX_PEERS];
-    uint32_t npeers;
-    const char *json; /* path; NULL: none */
+    uint32_t fused_attributes, fused_values; /* --fused FxV:SPREAD,...[:TIE] */
+    float fused_spreads[BENCH_MAX_SPREADS], fused_tie;
+    uint32_t nspreads;
+    const char *json;   /* path; NULL: none */
+    const char *export; /* folder for what peers read; NULL: none */
     uint64_t seed;
-    double seconds;   /* timed for at least this long */
+    double seconds; /* a case is timed for at least this long a round */
+    uint32_t rounds;
+    int turns;        /* each round waits for a line on stdin */
     const char *work; /* folder for the version files; NULL: a temporary one */
     int check;        /* results must not depend on batch size or threads: say so, exit 1 otherwise */
+    int ceilings;     /* measure the machine's ceilings too */
 } bench_options;
 
 /* Parses argv; prints help and exits where asked. INVALID_ARGUMENT naming the argument. */
@@ -61,8 +69,10 @@ typedef struct bench_data {
     int64_t *truth; /* [nqueries][k] row numbers, -1 past the end; NULL until known */
 } bench_data;
 
-/* Reads base and queries; splits off the calibration queries. */
+/* Reads or generates base and queries; splits off the calibration queries. */
 pd_status bench_data_open(const bench_options *options, bench_data *data, pd_error *err);
+/* Fills rows, queries and calibration queries by the law of generate.c, before any normalisation. */
+pd_status bench_generate(const bench_options *options, bench_data *data, pd_error *err);
 /* The truth file's first nqueries rows, where one is given. */
 pd_status bench_truth_read(const bench_options *options, bench_data *data, pd_error *err);
 void bench_data_close(bench_data *data);
@@ -70,68 +80,59 @@ void bench_data_close(bench_data *data);
 /* Mean share of truth that is in got: [nqueries][k] each; -1 stands for nothing. */
 double bench_recall(const bench_data *data, const int64_t *truth, const int64_t *got, uint32_t k);
 
+/* One line of the report: a case in one round (JSON), or the median of its rounds (the table). Negative: not known. */
 typedef struct bench_row {
-    const char *system;          /* "pados", "faiss-ivf", ... */
-    const char *setting;         /* "nprobe 12", "efSearch 64" */
-    float target;                /* 0: none */
-    double recall, fused_recall; /* negative: not measured */
-    double qps, p50_us, p99_us, build_s, bytes_per_row;
-    double scanned; /* rows looked at a query; negative: not known */
+    const char *system;  /* "pados", "pados-overfetch-100", ... */
+    const char *setting; /* "nprobe 12" */
+    uint32_t batch;
+    float target; /* 0: none */
+    float spread; /* of the context weights; negative: similarity alone, or a profile */
+    double recall, fused_recall;
+    double qps, p50_us, p99_us;           /* p50, p99: of whole batches */
+    double scanned;                       /* rows looked at a query */
+    double plan_us;                       /* of planning, a query; part of qps */
+    double coarse_us, scan_us, refine_us; /* of the backend's stages, a query */
+    double build_s, bytes_per_row;
     int reached;
 } bench_row;
 
-/* Prints for people, and one JSON object a line to the file. */
 typedef struct bench_report bench_report;
-pd_status bench_report_open(const bench_options *options, const bench_data *data, const char *isa,
-                            bench_report **out, pd_error *err);
+pd_status bench_report_open(const bench_options *options, bench_report **out, pd_error *err);
+/* data and isa are of the rows that follow; borrowed until close. */
+void bench_report_subject(bench_report *report, const bench_data *data, const char *isa);
 void bench_report_title(bench_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void bench_report_row(bench_report *report, const bench_row *row);
-pd_status bench_report_close(bench_report *report,
-                             pd_error *err); /* DATA_LOSS when the file could not be written */
+void bench_report_json(bench_report *report, const bench_row *row, uint32_t round);
+/* A ceiling of the machine: what is measured, how, on how many threads, and how much of unit. */
+void bench_report_ceiling(bench_report *report, const char *what, const char *how, uint32_t threads,
+                          double value, const char *unit);
+/* DATA_LOSS when the file could not be written */
+pd_status bench_report_close(bench_report *report, pd_error *err);
 
-/* Seconds on the monotonic clock; bytes that malloc holds. */
+/* Seconds on the monotonic clock. */
 double bench_now(void);
-uint64_t bench_heap(void);
 int bench_compare_doubles(const void *a, const void *b);
+double bench_median(const double *values, uint32_t n); /* n >= 1 */
 
-/* ------------------------------------------------------------------------------------------------- peers --- */
+/* The first threads processors that this process may use; every thread started afterwards stays on them. */
+pd_status bench_pin(uint32_t threads, pd_error *err);
 
-/* One search parameter (nprobe, efSearch), a growing grid of values. Functions return 0, or not and a sentence in why. */
-typedef struct bench_peer {
-    const char *name;
-    const char *parameter;
-    const char *about; /* version, build, configuration: stated in the report */
-    int (*build)(const bench_data *data, uint32_t threads, uint32_t nlist, uint64_t seed, void **state,
-                 char *why, size_t room);
-    /* The grid: [*n], ascending. */
-    const uint32_t *(*grid)(void *state, uint32_t *n);
-    int (*set)(void *state, uint32_t value, char *why, size_t room);
-    /* ids: [count][k], -1 past the end. */
-    int (*search)(void *state, const float *queries, uint32_t count, uint32_t k, int64_t *ids, char *why,
-                  size_t room);
-    void (*close)(void *state);
-} bench_peer;
-extern const bench_peer bench_faiss_ivf, bench_faiss_ivfsq8, bench_faiss_hnsw, bench_hnswlib;
-
-/* Measures one peer at every target. */
-pd_status bench_peer_run(const bench_peer *peer, const bench_options *options, const bench_data *data,
-                         bench_report *report, pd_error *err);
-
-/* ------------------------------------------------------------------------------------------------- pados --- */
+/* Read bandwidth of memory and of the second-level cache, multiply-adds a second in registers: on one thread and on all. */
+pd_status bench_ceilings(bench_report *report, pd_error *err);
 
 typedef struct bench_pados bench_pados;
 /* Builds, loads and calibrates. The exact truth is computed where data has none. */
 pd_status bench_pados_open(const bench_options *options, bench_data *data, bench_pados **out, pd_error *err);
 const char *bench_pados_isa(const bench_pados *pados);
-pd_status bench_pados_run(bench_pados *pados, bench_report *report, pd_error *err);
-/* Fused: the exact fused top-k, Pados at every target, and over-fetching with re-ranking. */
-pd_status bench_fused_run(bench_pados *pados, bench_report *report, pd_error *err);
+/* Cases for similarity alone and for every context. */
+pd_status bench_pados_prepare(bench_pados *pados, pd_error *err);
+/* All rounds, then the table of medians. */
+pd_status bench_pados_measure(bench_pados *pados, bench_report *report, pd_error *err);
+/* What a peer needs: base.fbin, query.fbin, calibration.fbin, truth.npy, meta.json; with contexts the attributes' bytes, and
+ * each context's weights and exact answers. Rows and queries are as measured (normalised for cosine). */
+pd_status bench_pados_export(bench_pados *pados, const char *folder, pd_error *err);
 /* Same hits at batch sizes 1, 7 and the whole, one thread and two. INTERNAL naming the first query that differs. */
-pd_status bench_pados_check(bench_pados *pados, bench_report *report, pd_error *err);
+pd_status bench_pados_check(bench_pados *pados, pd_error *err);
 void bench_pados_close(bench_pados *pados);
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif

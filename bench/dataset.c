@@ -1,5 +1,4 @@
 /* The data of a benchmark: matrices read whole, the queries split into those that calibrate and those that measure. */
-#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,16 +15,19 @@ double bench_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-uint64_t bench_heap(void)
-{
-    struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
-}
-
 int bench_compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+double bench_median(const double *values, uint32_t n)
+{
+    double sorted[BENCH_MAX_ROUNDS];
+    if (n > BENCH_MAX_ROUNDS) n = BENCH_MAX_ROUNDS;
+    memcpy(sorted, values, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, bench_compare_doubles);
+    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
 /* A whole file as f32; at most limit rows (0: all). */
@@ -87,8 +89,7 @@ static pd_status split(const bench_options *o, bench_data *data, pd_error *err)
         data->ncalibration = (uint32_t)rows;
         snprintf(data->calibration_name, sizeof data->calibration_name, "%u queries of %.60s",
                  data->ncalibration, o->calibration);
-        return data->metric == PD_COSINE ? normalise(o->calibration, data->calibration, rows, dim, err)
-                                         : PD_OK;
+        return PD_OK;
     }
     if (data->nqueries < 2 * PD_CALIBRATION_QUERIES) {
         snprintf(data->calibration_name, sizeof data->calibration_name,
@@ -109,42 +110,59 @@ static pd_status split(const bench_options *o, bench_data *data, pd_error *err)
     return PD_OK;
 }
 
-pd_status bench_data_open(const bench_options *o, bench_data *data, pd_error *err)
+static pd_status read_files(const bench_options *o, bench_data *data, pd_error *err)
 {
-    *data = (bench_data){.metric = o->metric, .k = o->k};
-    const char *slash = strrchr(o->base, '/');
-    snprintf(data->name, sizeof data->name, "%s", o->dataset ? o->dataset : slash ? slash + 1 : o->base);
     pd_format format = PD_FORMAT_AUTO;
     pd_status status = o->base_format ? pd_format_parse(o->base_format, &format, err) : PD_OK;
+    if (!status) status = matrix(o->base, format, 0, &data->base, &data->rows, &data->dim, err);
     if (status) return status;
-    if ((status = matrix(o->base, format, 0, &data->base, &data->rows, &data->dim, err))) return status;
     uint64_t rows, nids;
     uint32_t dim;
     if (o->ids) {
-        if ((status = pd_read_ids(o->ids, &data->ids, &nids, err))) goto err_after_base;
-        if (nids != data->rows) {
-            status = pd_fail(err, PD_INVALID_ARGUMENT, "%s holds %llu ids, %s %llu rows", o->ids,
-                             (unsigned long long)nids, o->base, (unsigned long long)data->rows);
-            goto err_after_base;
-        }
+        if ((status = pd_read_ids(o->ids, &data->ids, &nids, err))) return status;
+        if (nids != data->rows)
+            return pd_fail(err, PD_INVALID_ARGUMENT, "%s holds %llu ids, %s %llu rows", o->ids,
+                           (unsigned long long)nids, o->base, (unsigned long long)data->rows);
     }
-    if ((status = matrix(o->query, PD_FORMAT_AUTO, 0, &data->queries, &rows, &dim, err))) goto err_after_base;
+    if ((status = matrix(o->query, PD_FORMAT_AUTO, 0, &data->queries, &rows, &dim, err))) return status;
     data->nqueries = (uint32_t)rows;
-    status = dim == data->dim ? PD_OK
-                              : pd_fail(err, PD_INVALID_ARGUMENT, "%s has %u dimensions, %s has %u", o->query,
-                                        dim, o->base, data->dim);
-    if (!status && data->metric == PD_COSINE) {
-        status = normalise(o->base, data->base, data->rows, dim, err);
-        if (!status) status = normalise(o->query, data->queries, rows, dim, err);
-    }
-    if (!status) status = split(o, data, err);
-    if (status) goto err_after_base;
+    if (dim != data->dim)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%s has %u dimensions, %s has %u", o->query, dim, o->base,
+                       data->dim);
+    if ((status = split(o, data, err))) return status;
     if (o->queries && o->queries < data->nqueries) data->nqueries = o->queries;
+    return data->nqueries ? PD_OK
+                          : pd_fail(err, PD_INVALID_ARGUMENT, "%s has no queries to measure", o->query);
+}
+
+static pd_status normalise_all(const bench_options *o, bench_data *data, pd_error *err)
+{
+    pd_status status = normalise(o->base ? o->base : "the base", data->base, data->rows, data->dim, err);
+    if (!status)
+        status =
+            normalise(o->query ? o->query : "the queries", data->queries, data->nqueries, data->dim, err);
+    if (!status)
+        status = normalise(o->calibration ? o->calibration : "the calibration queries", data->calibration,
+                           data->ncalibration, data->dim, err);
+    return status;
+}
+
+pd_status bench_data_open(const bench_options *o, bench_data *data, pd_error *err)
+{
+    *data = (bench_data){.metric = o->metric, .k = o->k};
+    if (o->dataset) {
+        snprintf(data->name, sizeof data->name, "%s", o->dataset);
+    } else if (o->generate_rows) {
+        snprintf(data->name, sizeof data->name, "synthetic-%llux%u", (unsigned long long)o->generate_rows,
+                 o->generate_dim);
+    } else {
+        const char *slash = strrchr(o->base, '/');
+        snprintf(data->name, sizeof data->name, "%s", slash ? slash + 1 : o->base);
+    }
+    pd_status status = o->generate_rows ? bench_generate(o, data, err) : read_files(o, data, err);
+    if (!status && data->metric == PD_COSINE) status = normalise_all(o, data, err);
     if (data->k > data->rows) data->k = (uint32_t)data->rows;
-    if (data->nqueries) return PD_OK;
-    status = pd_fail(err, PD_INVALID_ARGUMENT, "%s has no queries to measure", o->query);
-err_after_base:
-    bench_data_close(data);
+    if (status) bench_data_close(data);
     return status;
 }
 

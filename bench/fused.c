@@ -1,8 +1,4 @@
-/* The fused score: attributes made or given, what each query asks for, and what over-fetching would have found.
- *
- * Over-fetching is what engines without weights in the scan must do: take the N most similar rows, add the weights, sort.
- * It is given Pados's own scan, so that the comparison is of the idea and not of the code.
- */
+/* The fused score: attributes made or given, what each query asks for, and re-ranking for those who over-fetch. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -49,12 +45,12 @@ pd_status bench_attributes(bench_pados *p, const uint32_t *row_list, char *path,
     return PD_OK;
 }
 
-static pd_status random_weights(bench_pados *p, pd_error *err)
+static pd_status random_weights(bench_pados *p, bench_context *context, pd_error *err)
 {
     const pd_version_info *info = pd_version_info_of(p->version);
-    float sd = p->options->fused_spread * info->calibration->similarity_sd;
-    for (uint32_t q = 0; q < p->data->nqueries; q++) {
-        pd_compiled *c = &p->compiled[q];
+    float sd = context->spread * info->calibration->similarity_sd;
+    for (uint32_t q = 0; q < context->ncompiled; q++) {
+        pd_compiled *c = &context->compiled[q];
         c->similarity = 1;
         c->weights = malloc((info->layout.weights ? info->layout.weights : 1) * sizeof(float));
         if (!c->weights) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the weights");
@@ -81,7 +77,7 @@ static pd_status read_text(const char *path, char **out, size_t *length, pd_erro
 }
 
 /* One context a line of the CSV; its header names the keys. */
-static pd_status compile_contexts(bench_pados *p, pd_error *err)
+static pd_status compile_contexts(bench_pados *p, bench_context *context, pd_error *err)
 {
     const bench_options *o = p->options;
     const pd_version_info *info = pd_version_info_of(p->version);
@@ -96,9 +92,9 @@ static pd_status compile_contexts(bench_pados *p, pd_error *err)
     /* Contexts belong to the query file's lines, so those of the calibration's queries are passed over. */
     for (uint32_t skip = 0; csv && !status && !o->calibration && skip < p->data->ncalibration; skip++)
         status = pd_csv_next(csv, &cells, &n, err);
-    for (uint32_t q = 0; !status && q < p->ncompiled; q++) {
+    for (uint32_t q = 0; !status && q < context->ncompiled; q++) {
         const char *have_keys[64], *have_values[64];
-        pd_context context = {.keys = have_keys, .values = have_values};
+        pd_context given = {.keys = have_keys, .values = have_values};
         if (csv) {
             if ((status = pd_csv_next(csv, &cells, &n, err))) break;
             if (n != nkeys) {
@@ -108,12 +104,12 @@ static pd_status compile_contexts(bench_pados *p, pd_error *err)
             }
             for (size_t i = 0; i < n; i++)
                 if (*cells[i]) {
-                    have_keys[context.count] = keys[i];
-                    have_values[context.count++] = cells[i];
+                    have_keys[given.count] = keys[i];
+                    have_values[given.count++] = cells[i];
                 }
         }
-        pd_ask ask = {.context = context.count ? &context : NULL, .now = pd_days_now()};
-        status = pd_compile(info->schema, &info->layout, p->profile, &ask, &p->compiled[q], err);
+        pd_ask ask = {.context = given.count ? &given : NULL, .now = pd_days_now()};
+        status = pd_compile(info->schema, &info->layout, p->profile, &ask, &context->compiled[q], err);
     }
     for (size_t i = 0; i < nkeys; i++)
         free(keys[i]);
@@ -121,26 +117,55 @@ static pd_status compile_contexts(bench_pados *p, pd_error *err)
     return status;
 }
 
-pd_status bench_compile(bench_pados *p, pd_error *err)
+static pd_status open_profile(bench_pados *p, bench_context *context, pd_error *err)
 {
-    const bench_options *o = p->options;
-    if (!o->fused_attributes && !o->profile) return PD_OK;
-    p->fused = 1;
-    p->ncompiled = o->fused_attributes || o->contexts ? p->data->nqueries : 1;
-    p->compiled = calloc(p->ncompiled, sizeof *p->compiled);
-    if (!p->compiled) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the contexts");
-    if (o->fused_attributes) return random_weights(p, err);
     char *text = NULL;
     size_t length = 0;
-    pd_status status = read_text(o->profile, &text, &length, err);
+    pd_status status = read_text(p->options->profile, &text, &length, err);
     if (status) return status;
-    status = pd_profile_parse(o->profile, text, length, &p->profile, err);
+    status = pd_profile_parse(p->options->profile, text, length, &p->profile, err);
     free(text);
     if (!status) status = pd_profile_check(p->profile, pd_version_info_of(p->version)->schema, err);
-    return status ? status : compile_contexts(p, err);
+    return status ? status : compile_contexts(p, context, err);
 }
 
-/* ----------------------------------------------------------------------------------------- over-fetching --- */
+pd_status bench_contexts_open(bench_pados *p, pd_error *err)
+{
+    const bench_options *o = p->options;
+    uint32_t n = o->fused_attributes ? o->nspreads : o->profile ? 1 : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bench_context *context = &p->contexts[i];
+        context->spread = o->fused_attributes ? o->fused_spreads[i] : -1;
+        context->ncompiled = o->fused_attributes || o->contexts ? p->data->nqueries : 1;
+        context->compiled = calloc(context->ncompiled, sizeof *context->compiled);
+        if (!context->compiled) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the contexts");
+        p->ncontexts = i + 1;
+        pd_status status =
+            o->fused_attributes ? random_weights(p, context, err) : open_profile(p, context, err);
+        if (!status) status = bench_exact(p, context, &context->truth, err);
+        if (status) return status;
+    }
+    return PD_OK;
+}
+
+void bench_contexts_close(bench_pados *p)
+{
+    for (uint32_t i = 0; i < p->ncontexts; i++) {
+        bench_context *context = &p->contexts[i];
+        for (uint32_t q = 0; q < context->ncompiled; q++) {
+            /* Drawn weights are the bench's own; compiled ones belong to their profile's memory. */
+            if (!p->profile) free(context->compiled[q].weights);
+            if (p->profile) pd_compiled_free(&context->compiled[q]);
+        }
+        free(context->compiled);
+        free(context->truth);
+    }
+    p->ncontexts = 0;
+    pd_profile_release(p->profile);
+    p->profile = NULL;
+}
+
+/* -------------------------------------------------------------------------------------------- re-ranking --- */
 
 static int better(const void *a, const void *b)
 {
@@ -149,16 +174,19 @@ static int better(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Adds each query's weights to its hits and sorts them: what a caller without a fused scan does. */
-static pd_status rerank(bench_pados *p, bench_ask *ask, uint32_t first, uint32_t n, pd_error *err)
+pd_status bench_rerank(bench_pados *p, const bench_context *context, bench_batch *batch, pd_error *err)
 {
     const pd_version_info *info = pd_version_info_of(p->version);
-    uint32_t *slots = malloc((size_t)ask->k * sizeof *slots);
-    uint8_t *bytes = malloc((size_t)ask->k * info->shape.nbytes + 1);
+    uint32_t most = 0;
+    for (uint32_t q = 0; q < batch->size; q++)
+        if (batch->answers[q].count > most) most = batch->answers[q].count;
+    uint32_t *slots = malloc((size_t)(most + 1) * sizeof *slots);
+    uint8_t *bytes = malloc((size_t)(most + 1) * (info->shape.nbytes + 1));
     pd_status status = slots && bytes ? PD_OK : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to re-rank");
-    for (uint32_t q = first; !status && q < first + n; q++) {
-        pd_answer *answer = &ask->answers[q];
-        const pd_compiled *c = &p->compiled[p->ncompiled > 1 ? q : 0];
+    for (uint32_t q = 0; !status && q < batch->size; q++) {
+        pd_answer *answer = &batch->answers[q];
+        uint32_t of = (batch->first + q) % batch->of;
+        const pd_compiled *c = &context->compiled[context->ncompiled > 1 ? of : 0];
         for (uint32_t i = 0; i < answer->count; i++)
             slots[i] = answer->hits[i].slot;
         pd_rows rows = {.bytes = bytes};
@@ -175,117 +203,21 @@ static pd_status rerank(bench_pados *p, bench_ask *ask, uint32_t first, uint32_t
     return status;
 }
 
-static pd_status overfetch(bench_pados *p, uint32_t fetch, const int64_t *truth, bench_report *report,
-                           pd_error *err)
+pd_status bench_row_bytes(bench_pados *p, uint8_t **out, pd_error *err)
 {
-    bench_data sample = *p->data;
-    /* Ten thousand hits a query are dear; a thousand queries tell as much. */
-    if (sample.nqueries > 1000) sample.nqueries = 1000;
     const pd_version_info *info = pd_version_info_of(p->version);
-    uint32_t depth = fetch > info->rows ? (uint32_t)info->rows : fetch, batch = fetch > 1000 ? 64 : 256;
-    bench_ask ask;
-    pd_status status = bench_ask_open(p, sample.nqueries, depth, 0, 1, &ask, err);
-    if (status) return status;
-    int reached;
-    uint32_t nlist = info->shape.nlist, band = depth < PD_MAX_K ? depth : PD_MAX_K;
-    uint32_t nprobe = pd_calibrated_nprobe(info->calibration, nlist, band, 0, 0.95f, &reached);
-    /* As many lists as hold three times what is fetched. */
-    uint64_t need = 3ull * depth * nlist / (info->rows ? info->rows : 1) + 1;
-    if (nprobe < need) nprobe = need < nlist ? (uint32_t)need : nlist;
-    for (uint32_t q = 0; q < ask.count; q++)
-        ask.queries[q].nprobe = nprobe;
-    double start = bench_now();
-    for (uint32_t at = 0; !status && at < ask.count; at += batch) {
-        uint32_t n = ask.count - at < batch ? ask.count - at : batch;
-        status =
-            pd_index_search(pd_resident_index(p->resident), ask.queries + at, n, ask.answers + at, NULL, err);
-        if (!status) status = rerank(p, &ask, at, n, err);
+    uint32_t nbytes = info->shape.nbytes;
+    uint8_t *all = malloc((p->data->rows + 1) * (nbytes + 1));
+    if (!all) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the attributes' bytes");
+    pd_status status = PD_OK;
+    for (uint64_t i = 0; !status && i < p->data->rows; i++) {
+        uint32_t slot = pd_resident_slot(p->resident, p->data->ids ? p->data->ids[i] : i);
+        pd_rows rows = {.bytes = all + i * nbytes};
+        status = pd_index_gather(pd_resident_index(p->resident), &slot, 1, &rows, err);
     }
-    double seconds = bench_now() - start;
-    int64_t *ids = malloc((size_t)sample.nqueries * sample.k * sizeof *ids);
-    if (!ids && !status) status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the answers");
-    if (!status) {
-        for (uint32_t q = 0; q < ask.count; q++)
-            for (uint32_t i = 0; i < sample.k; i++)
-                ids[(size_t)q * sample.k + i] =
-                    i < ask.answers[q].count ? bench_row_of(p, ask.answers[q].hits[i].id) : -1;
-        char name[40], setting[48];
-        snprintf(name, sizeof name, "pados-overfetch-%u", fetch);
-        snprintf(setting, sizeof setting, "nprobe %u", nprobe);
-        bench_row row = {.system = name,
-                         .setting = setting,
-                         .recall = -1,
-                         .p50_us = -1,
-                         .p99_us = -1,
-                         .build_s = -1,
-                         .bytes_per_row = -1,
-                         .reached = 1,
-                         .qps = ask.count / seconds};
-        row.fused_recall = bench_recall(&sample, truth, ids, sample.k);
-        row.scanned = bench_ask_scanned(&ask);
-        bench_report_row(report, &row);
-    }
-    free(ids);
-    bench_ask_close(&ask);
-    return status;
-}
-
-static pd_status one_target(bench_pados *p, float target, const int64_t *truth, int64_t *ids,
-                            bench_report *report, pd_error *err)
-{
-    const bench_data *d = p->data;
-    bench_ask ask;
-    pd_status status = bench_ask_open(p, d->nqueries, d->k, target, 0, &ask, err);
-    if (status) return status;
-    double nprobe = 0, spread = 0;
-    for (uint32_t i = 0; i < ask.nplans; i++) {
-        nprobe += (double)ask.plans[i].nprobe / ask.nplans;
-        spread += (double)ask.plans[i].spread / ask.nplans;
-    }
-    char setting[48];
-    snprintf(setting, sizeof setting, "nprobe %.0f s %.2f", nprobe, spread);
-    bench_row row = {.system = "pados",
-                     .setting = setting,
-                     .target = target,
-                     .recall = -1,
-                     .build_s = p->build_s,
-                     .bytes_per_row = -1};
-    status = bench_ask_time(p, &ask, &row, err);
-    if (!status) {
-        bench_ask_ids(p, &ask, ids);
-        row.fused_recall = bench_recall(d, truth, ids, d->k);
-        row.scanned = bench_ask_scanned(&ask);
-        row.reached = row.fused_recall >= target;
-        bench_report_row(report, &row);
-    }
-    bench_ask_close(&ask);
-    return status;
-}
-
-pd_status bench_fused_run(bench_pados *p, bench_report *report, pd_error *err)
-{
-    if (!p->fused) return PD_OK;
-    const bench_data *d = p->data;
-    const bench_options *o = p->options;
-    int64_t *truth = NULL, *ids = malloc((size_t)d->nqueries * d->k * sizeof *ids);
-    pd_status status = ids ? PD_OK : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the answers");
-    if (!status) status = bench_exact(p, d->nqueries, 0, &truth, err);
-    if (!status) {
-        if (o->fused_attributes)
-            bench_report_title(
-                report,
-                "fused: %u attributes of %u values, spread %.2f, tie %.2f (recall of the exact fused top-%u)",
-                o->fused_attributes, o->fused_values, o->fused_spread, o->fused_tie, d->k);
-        else
-            bench_report_title(report, "fused: profile %s (recall of the exact fused top-%u)",
-                               pd_profile_name(p->profile), d->k);
-    }
-    for (uint32_t t = 0; !status && t < o->nrecalls; t++)
-        status = one_target(p, o->recalls[t], truth, ids, report, err);
-    static const uint32_t fetches[] = {100, 1000, 10000};
-    for (int i = 0; !status && i < 3; i++)
-        status = overfetch(p, fetches[i], truth, report, err);
-    free(truth);
-    free(ids);
+    if (status)
+        free(all);
+    else
+        *out = all;
     return status;
 }

@@ -7,11 +7,14 @@
 #include "bench.h"
 
 static const char help[] =
-    "pados-bench: recall against throughput, for Pados and its peers, on the same data in the same run\n"
+    "pados-bench: recall against throughput of Pados (bench/compare.py runs it beside its peers)\n"
     "\n"
     "  pados-bench --base FILE --query FILE [OPTION]...\n"
+    "  pados-bench --generate ROWSxDIM[:SEED] [OPTION]...\n"
+    "  pados-bench --ceilings [--json FILE]\n"
     "\n"
     "data     --base FILE --query FILE   .npy .fbin .u8bin .i8bin .fvecs .bvecs, HDF5 (FILE#train), FAISS\n"
+    "         --generate ROWSxDIM[:SEED] synthetic rows and queries instead (generate.c has their law)\n"
     "         --truth FILE               exact neighbours (.ivecs .ibin .npy HDF5#neighbors); computed where "
     "absent\n"
     "         --ids FILE                 row ids, where attributes name them (default: 0, 1, 2, ...)\n"
@@ -20,19 +23,24 @@ static const char help[] =
     "which are\n"
     "                                    then not measured; rows of the base where there are under 5,000 "
     "queries)\n"
-    "         --dataset NAME  --queries N (measure at most N)\n"
-    "question --metric ip|cosine|l2 (l2)  --k K (10)  --batch B (1024)  --recall R,R,... (0.9,0.95,0.99)\n"
-    "machine  --threads T (1)  --backend cpu|reference|cuda|auto (cpu)  --isa I  --seconds S (1)\n"
+    "         --dataset NAME  --queries N (measure at most N; generated: N, 5000)\n"
+    "question --metric ip|cosine|l2 (l2)  --k K (10)  --recall R,R,... (0.9,0.95,0.99)\n"
+    "         --batch B,B,... (1024)     one over the number of queries repeats them in rotation\n"
+    "machine  --threads T (1)  --build-threads T (all)  --backend cpu|reference|cuda|auto (cpu)  --isa I\n"
+    "         --seconds S (1, a case and round)  --rounds N (3)  --turns (each round waits for a line on "
+    "stdin)\n"
+    "         --ceilings                 measures read bandwidth and multiply-adds a second too\n"
     "index    --nlist N  --code i8|f16|f32 (i8)  --refine none|f16|f32 (f16)  --seed S  --work FOLDER\n"
-    "context  --fused FxV:SPREAD[:TIE]   F random attributes of V values, per-query weights of that spread; "
+    "context  --fused FxV:SPREAD,...[:TIE]\n"
+    "                                    F random attributes of V values, per-query weights of each spread; "
     "with\n"
     "                                    probability TIE a row's value follows its list. Also over-fetches "
     "and re-ranks\n"
     "         --attributes FILE.csv --schema FILE --profile FILE --contexts FILE.csv   a real profile "
     "instead\n"
-    "peers    --peers faiss-ivf,faiss-ivfsq8,faiss-hnsw,hnswlib\n"
-    "output   --json FILE (one object a line, appended)  --check (results must not depend on batch or "
-    "threads)\n";
+    "output   --json FILE (one object a line, case and round, appended)\n"
+    "         --export FOLDER            rows, queries, truth, attributes and weights as .fbin and .npy\n"
+    "         --check                    results must not depend on batch size or threads\n";
 
 static pd_status number(const char *name, const char *text, double low, double high, double *value,
                         pd_error *err)
@@ -59,37 +67,73 @@ static pd_status recalls(char *text, bench_options *o, pd_error *err)
     return PD_OK;
 }
 
-static pd_status peers(char *text, bench_options *o, pd_error *err)
+static pd_status batches(char *text, bench_options *o, pd_error *err)
 {
+    o->nbatches = 0;
     for (char *save, *part = strtok_r(text, ",", &save); part; part = strtok_r(NULL, ",", &save)) {
-        if (o->npeers == BENCH_MAX_PEERS)
-            return pd_fail(err, PD_INVALID_ARGUMENT, "--peers: more than %d", BENCH_MAX_PEERS);
-        o->peers[o->npeers++] = part;
+        double value;
+        if (o->nbatches == BENCH_MAX_BATCHES)
+            return pd_fail(err, PD_INVALID_ARGUMENT, "--batch: more than %d sizes", BENCH_MAX_BATCHES);
+        pd_status status = number("batch", part, 1, 1e6, &value, err);
+        if (status) return status;
+        o->batches[o->nbatches++] = (uint32_t)value;
     }
+    return PD_OK;
+}
+
+static pd_status generate(const char *text, bench_options *o, pd_error *err)
+{
+    unsigned long long rows = 0, seed = 1;
+    unsigned dim = 0;
+    int used = 0;
+    int got = sscanf(text, "%llux%u%n:%llu%n", &rows, &dim, &used, &seed, &used);
+    if (got < 2 || text[used] || *text == '-' || rows < 1 || rows > 1000000000 || dim < 1 || dim > PD_MAX_DIM)
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "--generate %s: wants ROWSxDIM[:SEED], for instance 1000000x128:1", text);
+    o->generate_rows = rows;
+    o->generate_dim = dim;
+    o->generate_seed = seed;
     return PD_OK;
 }
 
 static pd_status fused(const char *text, bench_options *o, pd_error *err)
 {
-    int used = 0;
     unsigned attributes = 0, values = 0;
-    float spread = 0, tie = 0;
-    int got = sscanf(text, "%ux%u:%f%n:%f%n", &attributes, &values, &spread, &used, &tie, &used);
-    if (got < 3 || text[used] || attributes < 1 || attributes > 16 || values < 2 || values > 254 ||
-        !(spread >= 0) || !(tie >= 0 && tie <= 1))
-        return pd_fail(
-            err, PD_INVALID_ARGUMENT,
-            "--fused %s: wants FxV:SPREAD[:TIE], for instance 4x32:0.5 (F 1..16, V 2..254, TIE 0..1)", text);
+    int used = 0;
+    if (sscanf(text, "%ux%u:%n", &attributes, &values, &used) < 2 || !used || attributes < 1 ||
+        attributes > 16 || values < 2 || values > 254)
+        goto refused;
+    o->nspreads = 0;
+    for (text += used;; text++) {
+        char *end;
+        float spread = strtof(text, &end);
+        if (end == text || !(spread >= 0 && spread <= 100) || o->nspreads == BENCH_MAX_SPREADS) goto refused;
+        o->fused_spreads[o->nspreads++] = spread;
+        text = end;
+        if (*text != ',') break;
+    }
+    if (*text == ':') {
+        char *end;
+        o->fused_tie = strtof(text + 1, &end);
+        if (end == text + 1 || !(o->fused_tie >= 0 && o->fused_tie <= 1)) goto refused;
+        text = end;
+    }
+    if (*text) goto refused;
     o->fused_attributes = attributes;
     o->fused_values = values;
-    o->fused_spread = spread;
-    o->fused_tie = tie;
     return PD_OK;
+refused:
+    return pd_fail(
+        err, PD_INVALID_ARGUMENT,
+        "--fused wants FxV:SPREAD,...[:TIE], for instance 4x32:0.3,0.5 (F 1..16, V 2..254, at most "
+        "%d spreads, TIE 0..1)",
+        BENCH_MAX_SPREADS);
 }
 
 enum {
     BASE = 256,
     QUERY,
+    GENERATE,
     IDS,
     TRUTH,
     FORMAT,
@@ -101,9 +145,13 @@ enum {
     BATCH,
     RECALL,
     THREADS,
+    BUILD_THREADS,
     BACKEND,
     ISA,
     SECONDS,
+    ROUNDS,
+    TURNS,
+    CEILINGS,
     NLIST,
     CODE,
     REFINE,
@@ -114,13 +162,14 @@ enum {
     SCHEMA,
     PROFILE,
     CONTEXTS,
-    PEERS,
     JSON,
+    EXPORT,
     CHECK
 };
 
 static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"query", 1, 0, QUERY},
+                                      {"generate", 1, 0, GENERATE},
                                       {"ids", 1, 0, IDS},
                                       {"truth", 1, 0, TRUTH},
                                       {"format", 1, 0, FORMAT},
@@ -132,9 +181,13 @@ static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"batch", 1, 0, BATCH},
                                       {"recall", 1, 0, RECALL},
                                       {"threads", 1, 0, THREADS},
+                                      {"build-threads", 1, 0, BUILD_THREADS},
                                       {"backend", 1, 0, BACKEND},
                                       {"isa", 1, 0, ISA},
                                       {"seconds", 1, 0, SECONDS},
+                                      {"rounds", 1, 0, ROUNDS},
+                                      {"turns", 0, 0, TURNS},
+                                      {"ceilings", 0, 0, CEILINGS},
                                       {"nlist", 1, 0, NLIST},
                                       {"code", 1, 0, CODE},
                                       {"refine", 1, 0, REFINE},
@@ -145,8 +198,8 @@ static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"schema", 1, 0, SCHEMA},
                                       {"profile", 1, 0, PROFILE},
                                       {"contexts", 1, 0, CONTEXTS},
-                                      {"peers", 1, 0, PEERS},
                                       {"json", 1, 0, JSON},
+                                      {"export", 1, 0, EXPORT},
                                       {"check", 0, 0, CHECK},
                                       {"help", 0, 0, 'h'},
                                       {0, 0, 0, 0}};
@@ -161,8 +214,9 @@ static pd_status numeric(int option, const char *name, bench_options *o, pd_erro
         double low, high;
     } whole[] = {{QUERIES, &o->queries, 1, 1e9},
                  {K, &o->k, 1, PD_MAX_K},
-                 {BATCH, &o->batch, 1, 1e6},
                  {THREADS, &o->threads, 1, 1024},
+                 {BUILD_THREADS, &o->build_threads, 1, 1024},
+                 {ROUNDS, &o->rounds, 1, BENCH_MAX_ROUNDS},
                  {NLIST, &o->nlist, 1, 1e7}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (whole[i].option == option) {
@@ -188,6 +242,8 @@ static pd_status one(int option, const char *name, bench_options *o, pd_error *e
     case QUERY:
         o->query = optarg;
         return PD_OK;
+    case GENERATE:
+        return generate(optarg, o, err);
     case IDS:
         o->ids = optarg;
         return PD_OK;
@@ -207,6 +263,8 @@ static pd_status one(int option, const char *name, bench_options *o, pd_error *e
         return pd_metric_parse(optarg, &o->metric, err);
     case RECALL:
         return recalls(optarg, o, err);
+    case BATCH:
+        return batches(optarg, o, err);
     case BACKEND:
         o->backend = optarg;
         return PD_OK;
@@ -236,10 +294,17 @@ static pd_status one(int option, const char *name, bench_options *o, pd_error *e
     case CONTEXTS:
         o->contexts = optarg;
         return PD_OK;
-    case PEERS:
-        return peers(optarg, o, err);
     case JSON:
         o->json = optarg;
+        return PD_OK;
+    case EXPORT:
+        o->export = optarg;
+        return PD_OK;
+    case TURNS:
+        o->turns = 1;
+        return PD_OK;
+    case CEILINGS:
+        o->ceilings = 1;
         return PD_OK;
     case CHECK:
         o->check = 1;
@@ -253,7 +318,9 @@ pd_status bench_options_parse(int argc, char **argv, bench_options *o, pd_error 
 {
     *o = (bench_options){.metric = PD_L2,
                          .k = 10,
-                         .batch = 1024,
+                         .batches = {1024},
+                         .nbatches = 1,
+                         .rounds = 3,
                          .threads = 1,
                          .backend = "cpu",
                          .code = "i8",
@@ -262,6 +329,8 @@ pd_status bench_options_parse(int argc, char **argv, bench_options *o, pd_error 
                          .nrecalls = 3,
                          .seed = 1,
                          .seconds = 1};
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    o->build_threads = processors > 0 ? (uint32_t)processors : 1;
     int at = 0;
     for (int option; (option = getopt_long(argc, argv, "h", longs, &at)) != -1;) {
         if (option == 'h') {
@@ -274,8 +343,12 @@ pd_status bench_options_parse(int argc, char **argv, bench_options *o, pd_error 
     }
     if (optind < argc)
         return pd_fail(err, PD_INVALID_ARGUMENT, "argument \"%s\" is not an option", argv[optind]);
-    if (!o->base || !o->query)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "--base and --query are needed (see --help)");
+    if (o->generate_rows && (o->base || o->query || o->truth || o->calibration || o->ids))
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "--generate makes its own rows and queries: it goes without files");
+    if (!o->generate_rows && !(o->base && o->query) && !(o->ceilings && !o->base && !o->query))
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "--base and --query, or --generate, are needed (see --help)");
     if (o->fused_attributes && (o->attributes || o->profile))
         return pd_fail(err, PD_INVALID_ARGUMENT, "--fused and --attributes or --profile exclude each other");
     if (o->profile && !(o->attributes && o->schema))

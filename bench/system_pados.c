@@ -106,7 +106,9 @@ static pd_status open_device(bench_pados *p, pd_error *err)
     pd_device_options device = {.memory = pd_index_bytes(&spec) + (64u << 20),
                                 .threads = p->options->threads,
                                 .isa = p->options->isa};
-    pd_status status = pd_device_open(p->options->backend, &device, &p->device, err);
+    /* Whatever was built on all processors: what is measured runs on its own. */
+    pd_status status = bench_pin(p->options->threads, err);
+    if (!status) status = pd_device_open(p->options->backend, &device, &p->device, err);
     if (status) return status;
     pd_device_info about;
     pd_device_info_of(p->device, &about);
@@ -204,17 +206,17 @@ pd_status bench_pados_open(const bench_options *options, bench_data *data, bench
     if (!p) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the bench");
     p->options = options;
     p->data = data;
-    pd_device_options builder = {.threads = options->threads};
+    pd_device_options builder = {.threads = options->build_threads};
     pd_status status = make_folder(p, err);
     if (!status) status = pd_device_open("cpu", &builder, &p->builder, err);
     if (!status) status = order_ids(p, err);
     if (!status) status = make_schema(p, err);
     if (!status) status = build_all(p, err);
     if (!status) status = calibrate(p, err);
-    if (!status) status = bench_compile(p, err);
+    if (!status) status = bench_contexts_open(p, err);
     if (!status && !data->truth) {
         double start = bench_now();
-        status = bench_exact(p, data->nqueries, 1, &data->truth, err);
+        status = bench_exact(p, NULL, &data->truth, err);
         p->truth_s = bench_now() - start;
     }
     if (status)
@@ -232,14 +234,12 @@ const char *bench_pados_isa(const bench_pados *pados)
 void bench_pados_close(bench_pados *p)
 {
     if (!p) return;
-    for (uint32_t i = 0; i < p->ncompiled; i++) {
-        /* Drawn weights are the bench's own; compiled ones belong to their profile's memory. */
-        if (!p->profile) free(p->compiled[i].weights);
-        if (p->profile) pd_compiled_free(&p->compiled[i]);
-    }
-    free(p->compiled);
+    for (uint32_t i = 0; i < p->ncases; i++)
+        free(p->cases[i]);
+    for (uint32_t i = 0; i < p->nasks; i++)
+        bench_ask_close(p->asks[i]);
+    bench_contexts_close(p);
     free(p->by_id);
-    pd_profile_release(p->profile);
     pd_resident_close(p->resident);
     pd_version_close(p->version);
     pd_schema_free(p->schema);
@@ -259,91 +259,65 @@ void bench_pados_close(bench_pados *p)
     free(p);
 }
 
-static void fill_row(bench_pados *p, bench_row *row)
+/* The same version on a device with another number of threads. */
+static pd_status other_threads(bench_pados *p, pd_error *err)
 {
     pd_device_info info;
     pd_device_info_of(p->device, &info);
-    row->build_s = p->build_s;
-    row->bytes_per_row = (double)(info.used + pd_resident_host_bytes(p->resident)) / (double)p->data->rows;
+    pd_resident_close(p->resident);
+    p->resident = NULL;
+    pd_device_close(p->device);
+    p->device = NULL;
+    pd_device_options options = {
+        .memory = info.memory, .threads = info.threads == 1 ? 2 : 1, .isa = p->options->isa};
+    pd_status status = pd_device_open(p->options->backend, &options, &p->device, err);
+    return status ? status : pd_resident_open(p->version, p->device, 0, &p->resident, err);
 }
 
-pd_status bench_pados_run(bench_pados *p, bench_report *report, pd_error *err)
+static int same(const pd_answer *a, const pd_answer *b)
 {
-    const bench_data *d = p->data;
-    pd_device_info about;
-    pd_device_info_of(p->device, &about);
-    bench_report_title(
-        report,
-        "pados: %s %s (%s), nlist %u, code %s, refine %s; calibrated in %.1f s on %s; truth in %.1f s",
-        about.backend, about.isa, about.about, pd_version_info_of(p->version)->shape.nlist, p->options->code,
-        p->options->refine, p->calibrate_s, d->calibration_name, p->truth_s);
-    int64_t *ids = malloc((size_t)d->nqueries * d->k * sizeof *ids);
-    if (!ids) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the answers");
-    pd_status status = PD_OK;
-    for (uint32_t t = 0; !status && t < p->options->nrecalls; t++) {
-        bench_ask ask;
-        bench_row row = {.system = "pados", .target = p->options->recalls[t], .fused_recall = -1};
-        if ((status = bench_ask_open(p, d->nqueries, d->k, row.target, 1, &ask, err))) break;
-        char setting[48];
-        snprintf(setting, sizeof setting, "nprobe %u", ask.plans[0].nprobe);
-        row.setting = setting;
-        status = bench_ask_time(p, &ask, &row, err);
-        bench_ask_ids(p, &ask, ids);
-        row.recall = bench_recall(d, d->truth, ids, d->k);
-        row.scanned = bench_ask_scanned(&ask);
-        row.reached = row.recall >= row.target;
-        fill_row(p, &row);
-        if (!status) bench_report_row(report, &row);
-        bench_ask_close(&ask);
-    }
-    free(ids);
-    return status;
+    int equal = a->count == b->count;
+    for (uint32_t i = 0; equal && i < a->count; i++)
+        equal = a->hits[i].id == b->hits[i].id &&
+                memcmp(&a->hits[i].score, &b->hits[i].score, sizeof(float)) == 0;
+    return equal;
 }
 
 /* The same hits, to the bit, however the queries are batched and on however many threads. */
-pd_status bench_pados_check(bench_pados *p, bench_report *report, pd_error *err)
+pd_status bench_pados_check(bench_pados *p, pd_error *err)
 {
-    (void)report;
     const bench_data *d = p->data;
-    const uint32_t batches[] = {1, 7, 256};
+    const uint32_t sizes[] = {1, 7, 256};
     uint32_t count = d->nqueries < 1000 ? d->nqueries : 1000;
-    bench_ask whole, other;
-    pd_status status = bench_ask_open(p, count, d->k, 0.95f, !p->fused, &whole, err);
+    bench_ask *ask;
+    bench_batch whole, part;
+    pd_status status = bench_ask_open(p, p->ncontexts ? p->contexts : NULL, count, d->k, 0.95f, &ask, err);
     if (status) return status;
-    if ((status = bench_ask_open(p, count, d->k, 0.95f, !p->fused, &other, err))) goto done_after_whole;
-    status = bench_ask_search(p, &whole, count, NULL, NULL, err);
+    if ((status = bench_batch_open(ask, count, &whole, err))) goto done_after_ask;
+    if ((status = bench_batch_open(ask, 256, &part, err))) goto done_after_whole;
+    bench_batch_fill(&whole, ask, 0, count);
+    status = pd_index_search(pd_resident_index(p->resident), whole.queries, count, whole.answers, NULL, err);
     for (int pass = 0; !status && pass < 6; pass++) {
-        if (pass == 3) {
-            /* The same version on a device with another number of threads. */
-            pd_resident_close(p->resident);
-            p->resident = NULL;
-            pd_device_info info;
-            pd_device_info_of(p->device, &info);
-            pd_device_options options = {
-                .memory = info.memory, .threads = info.threads == 1 ? 2 : 1, .isa = p->options->isa};
-            pd_device_close(p->device);
-            p->device = NULL;
-            status = pd_device_open(p->options->backend, &options, &p->device, err);
-            if (!status) status = pd_resident_open(p->version, p->device, 0, &p->resident, err);
-            if (status) break;
-        }
-        status = bench_ask_search(p, &other, batches[pass % 3], NULL, NULL, err);
-        for (uint32_t q = 0; !status && q < count; q++) {
-            const pd_answer *a = &whole.answers[q], *b = &other.answers[q];
-            int same = a->count == b->count;
-            for (uint32_t i = 0; same && i < a->count; i++)
-                same = a->hits[i].id == b->hits[i].id &&
-                       memcmp(&a->hits[i].score, &b->hits[i].score, sizeof(float)) == 0;
-            if (!same)
-                status = pd_fail(err, PD_INTERNAL, "query %u differs at batch %u%s", q, batches[pass % 3],
-                                 pass < 3 ? "" : " on another number of threads");
+        if (pass == 3) status = other_threads(p, err);
+        uint32_t size = sizes[pass % 3];
+        for (uint32_t at = 0; !status && at < count; at += size) {
+            uint32_t n = count - at < size ? count - at : size;
+            bench_batch_fill(&part, ask, at, n);
+            status =
+                pd_index_search(pd_resident_index(p->resident), part.queries, n, part.answers, NULL, err);
+            for (uint32_t q = 0; !status && q < n; q++)
+                if (!same(&whole.answers[at + q], &part.answers[q]))
+                    status = pd_fail(err, PD_INTERNAL, "query %u differs at batch %u%s", at + q, size,
+                                     pass < 3 ? "" : " on another number of threads");
         }
     }
     if (!status)
         printf("\nchecked: %u queries give the same bits at batch 1, 7, 256 and whole, on 1 and 2 threads\n",
                count);
-    bench_ask_close(&other);
+    bench_batch_close(&part);
 done_after_whole:
-    bench_ask_close(&whole);
+    bench_batch_close(&whole);
+done_after_ask:
+    bench_ask_close(ask);
     return status;
 }
