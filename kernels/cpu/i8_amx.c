@@ -11,10 +11,9 @@
  *     lower queries   5 A    2            3
  *
  * Group sizes. A tile load reads as many queries as its shape says, and none may be read past the group. Rather than a
- * shape for each size (LDTILECFG costs a few hundred cycles: as much as a page of 784 dimensions for 16 queries), there
- * are two: blocks of 16 queries for groups of 17 to 32, blocks of 8 for smaller ones. The lower block ends at the last query and
- * overlaps the upper one where the group has less than two blocks: shared queries are computed twice and stored twice,
- * with the same sums. Shapes then change only between groups, and a batch's groups are mostly of 32.
+ * shape for each size (LDTILECFG is slow, as much as a fair part of a page's work), there are two: blocks of 16 queries
+ * for groups of 17 to 32, blocks of 8 for smaller ones. The lower block ends at the last query and overlaps the upper
+ * one where the group has less than two blocks: shared queries are computed twice and stored twice, with the same sums. Shapes then change only between groups, and a batch's groups are mostly of 32.
  *
  * The tail. Where dim is no multiple of 64 the last B tile has less than 16 lines. What lies behind dim meets the
  * query's zeros and would not matter, but it need not be memory: the tail's lines are copied to a tile of the thread's
@@ -28,8 +27,10 @@
  * its core sleep deeply.
  *
  * What was shown where: the sums, the shapes and every byte read are tested over a scalar model of the instructions
- * (tests/kernels/amx_model.h), on any machine; the same tests run the instructions themselves where there are any.
- */
+ * (tests/kernels/amx_model.h), on any machine; the same tests run the instructions themselves where there are any. The
+ * machine code ran in Bochs 3.0 (Sapphire Rapids; 608,256 sums over 12 dimensions and all group sizes, none wrong), with
+ * codes of 0 to 127 and without STTILECFG: that emulator multiplies without signs and knows no STTILECFG. No processor
+ * with tiles has run or timed it yet. */
 #include <string.h>
 
 #include "ops.h"
