@@ -110,8 +110,9 @@ typedef struct pd_query {
     const float
         *vector; /* [dim]; NULL: ordered by attributes alone (every row is looked at, probes are not used) */
     float similarity; /* a >= 0 */
-    /* The weight table: [layout.weights], NULL: all zero. Where the lists have summaries, the order in which lists are
-     * probed is list term * a + the sum over byte columns of log(1 + sum_v p(v) (exp(beta W(v)) - 1)) / beta. */
+    /* The weight table: [layout.weights], NULL: all zero. Where the lists have summaries, what the weights promise of a list
+     * is added to its rank (score.h): the sum, over the byte columns whose values follow the lists, of
+     * log(max(1e-4, sum_v p(v) exp(beta (W(v) - Wmax)))) / beta. */
     const float *weights;
     const pd_key_weight *key_weights; /* grouped by column ascending, values distinct */
     uint32_t nkey_weights;

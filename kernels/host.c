@@ -187,6 +187,29 @@ static int coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host_index
     return 1;
 }
 
+/* Do the values of a column follow the lists? The mean distance between a list's shares and those of all rows (half the
+ * sum of the gaps) is held against what lists of these sizes, filled by chance, would show: a binomial share p of n rows
+ * lies sqrt(2 p (1 - p) / (pi n)) from its mean on average. Summaries of columns that follow nothing cost as much as
+ * the dots and move no probe. */
+static int is_tied(const pd_lists *lists, const float *histogram, uint32_t values, uint32_t nlist)
+{
+    double rows = 0, gap = 0, chance = 0;
+    for (uint32_t l = 0; l < nlist; l++)
+        rows += lists->rows[l];
+    for (uint32_t v = 0; v < values; v++) {
+        const float *share = histogram + (size_t)v * nlist;
+        double mean = 0;
+        for (uint32_t l = 0; l < nlist; l++)
+            mean += (double)share[l] * lists->rows[l] / (rows > 0 ? rows : 1);
+        double spread = mean < 1 ? sqrt(2 * mean * (1 - mean) / 3.14159265358979) : 0;
+        for (uint32_t l = 0; l < nlist; l++) {
+            gap += fabs((double)share[l] - mean) * lists->rows[l];
+            chance += spread * sqrt((double)lists->rows[l]);
+        }
+    }
+    return gap > 1.25 * chance;
+}
+
 pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err)
 {
     pd_host_index *index = (pd_host_index *)base;
@@ -207,8 +230,8 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     if (summaries)
         fresh.histograms =
             copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
-    if (!coarse_codes(lists, shape, &fresh) || !fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages || !fresh.rows ||
-        (summaries && !fresh.histograms)) {
+    if (!coarse_codes(lists, shape, &fresh) || !fresh.page_list || !fresh.centroids || !fresh.offsets ||
+        !fresh.pages || !fresh.rows || (summaries && !fresh.histograms)) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
         goto err_after_alloc;
     }
@@ -220,6 +243,9 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     index->page_list = fresh.page_list;
     index->histograms = fresh.histograms;
     index->beta = lists->beta;
+    for (uint32_t c = 0; summaries && c < shape->nbytes; c++)
+        index->tied[c] = (uint8_t)is_tied(
+            lists, lists->histograms + (size_t)base->layout.weight_at[c] * nlist, shape->sizes[c], nlist);
     index->coarse = fresh.coarse;
     index->coarse_pages = fresh.coarse_pages;
     index->mean = fresh.mean;

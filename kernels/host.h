@@ -29,6 +29,8 @@ typedef struct pd_host_index {
     uint32_t *page_list; /* [npages]: the list a page belongs to, PD_NO_LIST */
     float *histograms;   /* [layout.weights][nlist], NULL: none */
     float beta;
+    uint8_t tied
+        [PD_MAX_BYTES]; /* byte columns whose values follow the lists, so that summaries tell lists apart */
     /* The centroids as the coarse step sees them (score.h): i8 codes of what lies between them and their mean, in pages
      * of a table without columns. */
     pd_layout coarse;

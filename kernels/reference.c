@@ -118,7 +118,7 @@ static double with_weights(const pd_shape *shape, const pd_layout *layout, const
 
 /* --------------------------------------------------------------------------------------------------- coarse --- */
 
-/* sum over byte columns of log(sum_v p(v) exp(beta W(v))) / beta; columns without any weight say nothing. */
+/* The summary of backend.h; columns without any weight say nothing. */
 static double summary(const pd_host_index *index, const pd_query *query, uint32_t list)
 {
     const pd_shape *shape = &index->base.shape;
@@ -127,15 +127,22 @@ static double summary(const pd_host_index *index, const pd_query *query, uint32_
     if (!index->histograms || !(index->beta > 0.0f) || !query->weights) return 0;
     for (uint32_t c = 0; c < shape->nbytes; c++) {
         const float *weights = query->weights + layout->weight_at[c];
-        double mean = 0;
+        double mean = 0, most = shape->sizes[c] < 256 ? 0 : (double)weights[0], shares = 0;
         int weighed = 0;
         for (uint32_t v = 0; v < shape->sizes[c]; v++) {
-            double power = fmin(60, fmax(-60, (double)(index->beta * weights[v])));
-            mean += (double)index->histograms[((size_t)layout->weight_at[c] + v) * shape->nlist + list] *
-                    exp(power);
+            most = fmax(most, (double)weights[v]);
             weighed |= weights[v] != 0.0f;
         }
-        if (weighed) total += log(fmax(mean, 1e-30)) / (double)index->beta;
+        if (!weighed || !index->tied[c]) continue;
+        for (uint32_t v = 0; v < shape->sizes[c]; v++) {
+            double power = fmin(60, fmax(-60, (double)index->beta * ((double)weights[v] - most)));
+            double share =
+                (double)index->histograms[((size_t)layout->weight_at[c] + v) * shape->nlist + list];
+            mean += weights[v] != 0.0f ? share * exp(power) : 0;
+            shares += weights[v] != 0.0f ? share : 0;
+        }
+        mean += (1 - shares) * exp(fmin(60, fmax(-60, -(double)index->beta * most)));
+        total += log(fmax(mean, 1e-4)) / (double)index->beta;
     }
     return total;
 }

@@ -70,21 +70,41 @@ static void list_scores(const pd_batch *batch, uint32_t first, uint32_t n, uint3
     }
 }
 
+static void add_summary(pd_worker *worker, uint32_t nlist, uint32_t done)
+{
+    for (uint32_t l = 0; l < nlist; l++)
+        worker->summary[l] = done ? worker->summary[l] + worker->factors[l] : worker->factors[l];
+}
+
+/* Columns whose factors are multiplied before their logarithm is taken: the product stays a normal number. */
+#define FACTORS 8u
+
 /* summary[l]: what the weights promise of each list. Returns 0 where they promise nothing. */
 static int summarise(const pd_batch *batch, const pd_prep *prep, pd_worker *worker)
 {
     const pd_host_index *index = batch->index;
     const pd_layout *layout = &index->base.layout;
-    uint32_t nlist = index->base.shape.nlist;
-    if (!index->histograms || !(index->beta > 0.0f) || prep->weigh.ncolumns == 0) return 0;
-    memset(worker->summary, 0, nlist * sizeof *worker->summary);
+    const pd_cpu_ops *ops = batch->device->ops;
+    uint32_t nlist = index->base.shape.nlist, factors = 0, done = 0;
+    if (!index->histograms || !(index->beta > 0.0f)) return 0;
     for (uint32_t i = 0; i < prep->weigh.ncolumns; i++) {
-        uint32_t c = prep->weigh.columns[i].column;
-        batch->device->ops->summary(index->histograms + (size_t)layout->weight_at[c] * nlist,
-                                    prep->weigh.columns[i].table, index->base.shape.sizes[c], nlist,
-                                    index->beta, worker->sums, worker->summary);
+        const pd_cpu_column *column = &prep->weigh.columns[i];
+        if (!index->tied[column->column]) continue;
+        for (uint32_t l = 0; factors == 0 && l < nlist; l++)
+            worker->factors[l] = 1.0f;
+        ops->summary(index->histograms + (size_t)layout->weight_at[column->column] * nlist, column->table,
+                     column->size, column->most, nlist, index->beta, worker->sums, worker->factors);
+        if (++factors < FACTORS) continue;
+        ops->logs(worker->factors, nlist, index->beta);
+        add_summary(worker, nlist, done);
+        done += factors;
+        factors = 0;
     }
-    return 1;
+    if (factors > 0) {
+        ops->logs(worker->factors, nlist, index->beta);
+        add_summary(worker, nlist, done);
+    }
+    return done + factors > 0;
 }
 
 /* The lists whose score is among the `want` best, ties by number, in ascending order. */

@@ -94,6 +94,7 @@ typedef struct pd_worker {
     unsigned char *group; /* [PD_GROUP][pd_packed_bytes] */
     float *summary;       /* [nlist] */
     float *sums;          /* [nlist] */
+    float *factors;       /* [nlist] */
     float *pick;          /* [2 * (the most that is chosen from + 32)], for kth */
     uint32_t *lists;      /* [nlist] */
     pd_hit *hits;         /* [pd_topk_room(the largest k), and a shortlist's room] */
@@ -158,7 +159,7 @@ pd_status pd_cpu_assign(pd_device *device, const float *centroids, uint32_t nlis
 /* Entries that a shortlist for the best `keep` wants. */
 static inline uint32_t pd_shortlist_room(uint32_t keep)
 {
-    return (keep + (keep > 256 ? keep : 256) + PD_PAGE_ROWS + 15u) & ~15u;
+    return (keep + (keep > 64 ? keep : 64) + PD_PAGE_ROWS + 15u) & ~15u;
 }
 
 /* scores, slots: [room + 16]. least: scores under it are not taken (-infinity: any finite score is). */

@@ -54,14 +54,18 @@ int pd_cpu_amx_allowed(void);
 
 /* A byte column that a query weighs. Values past the column's size weigh nothing. */
 typedef struct pd_cpu_column {
-    uint32_t column;
-    uint32_t
-        reach; /* entries of steps that may differ: 64, 128 or 256; values from reach on step like the last */
-    float most; /* the largest of table */
-    float table[256];
-    /* An upper bound of each entry in whole steps over the column's least: table[v] <= least + step * steps[v]. */
+    uint32_t column, size;
+    const float *table; /* [size] the query's own */
+    float most;         /* the largest weight of any value */
+    uint32_t reach;     /* entries of steps: 64, 128 or 256; values from reach on step like the last */
+    /* An upper bound of each weight in whole steps over the column's least: table[v] <= least + step * steps[v]. */
     uint8_t steps[256];
 } pd_cpu_column;
+
+static inline float pd_cpu_weight(const pd_cpu_column *column, uint8_t value)
+{
+    return value < column->size ? column->table[value] : 0.0f;
+}
 
 /* What a query makes of a similarity. Before anything is looked up, bounds tell the rows that may still pass a bar
  * (both a little under it, by what rounding can do):
@@ -93,7 +97,7 @@ static inline float pd_cpu_weigh_row(const pd_cpu_weigh *w, const pd_layout *lay
 {
     const unsigned char *bytes = page + layout->bytes + row;
     for (uint32_t c = 0; c < w->ncolumns; c++)
-        score += w->columns[c].table[bytes[(size_t)w->columns[c].column * PD_PAGE_ROWS]];
+        score += pd_cpu_weight(&w->columns[c], bytes[(size_t)w->columns[c].column * PD_PAGE_ROWS]);
     for (uint32_t i = 0; i < w->nkeys; i++) {
         const uint64_t *keys =
             (const uint64_t *)(page + layout->keys) + (size_t)w->keys[i].column * PD_PAGE_ROWS;
@@ -161,10 +165,12 @@ typedef struct pd_cpu_ops {
     float (*kth)(const float *values, uint32_t n, uint32_t k, float *scratch);
     /* pd_quantise_query of score.h, of query - less (NULL: of query). codes: [dim64], zero past dim */
     float (*quantise)(const float *query, const float *less, uint32_t dim, uint32_t dim64, int8_t *codes);
-    /* out[l] += pd_log(max(sum_v histogram[v][l] * pd_exp(beta * weights[v]), 1e-30)) / beta, over nlist lists.
-     * sums: [nlist] to work in */
-    void (*summary)(const float *histogram, const float *weights, uint32_t values, uint32_t nlist, float beta,
-                    float *sums, float *out);
+    /* One column of the lists' weight summaries (backend.h), over nlist lists:
+     * out[l] *= max(sum_v histogram[v][l] * pd_exp(beta * (weights[v] - most)), 1e-4). sums: [nlist] to work in */
+    void (*summary)(const float *histogram, const float *weights, uint32_t values, float most, uint32_t nlist,
+                    float beta, float *sums, float *out);
+    /* values[l] = pd_log(values[l]) / beta */
+    void (*logs)(float *values, uint32_t n, float beta);
 } pd_cpu_ops;
 
 extern const pd_cpu_ops pd_cpu_ops_portable;

@@ -69,15 +69,15 @@ static uint32_t count_columns(const pd_shape *shape, const pd_layout *layout, co
     return count;
 }
 
-/* least: of the column's table. */
+/* least: the smallest weight of any value. */
 static void fill_column(const pd_shape *shape, const float *weights, uint32_t column, pd_cpu_column *out,
                         float *least)
 {
     uint32_t size = shape->sizes[column];
-    memset(out, 0, sizeof *out);
     out->column = column;
+    out->size = size;
+    out->table = weights;
     out->reach = size < 64 ? 64 : size < 128 ? 128 : 256;
-    memcpy(out->table, weights, size * sizeof *weights);
     /* Values past the size weigh nothing; they count for the most and the least too. */
     out->most = size < 256 ? 0.0f : weights[0];
     *least = out->most;
@@ -87,19 +87,23 @@ static void fill_column(const pd_shape *shape, const float *weights, uint32_t co
     }
 }
 
-/* steps[v] = ceil((table[v] - least) / step), never too small. */
-static void fill_steps(pd_cpu_column *column, uint32_t size, float least, float step)
+/* A step more than the quotient rounded down: never too small, whatever the rounding. */
+static void fill_steps(pd_cpu_column *column, float least, float step)
 {
-    uint8_t beyond = 0;
-    for (uint32_t v = 0; v <= size && v < 256; v++) {
-        double steps = step > 0.0f ? ceil(((double)column->table[v] - (double)least) / (double)step) : 0;
-        beyond = column->steps[v] = (uint8_t)(steps < 255 ? steps : 255);
+    if (step == 0.0f) {
+        memset(column->steps, 0, column->reach);
+        return;
     }
-    if (size + 1 < 256) memset(column->steps + size + 1, beyond, 255 - size);
+    float per = 1.000001f / step;
+    for (uint32_t v = 0; v < column->size; v++)
+        column->steps[v] = (uint8_t)(int32_t)((column->table[v] - least) * per + 1.0f);
+    if (column->size < 256)
+        memset(column->steps + column->size, (uint8_t)(int32_t)((0.0f - least) * per + 1.0f),
+               column->reach - column->size);
 }
 
 /* Columns, bounds and steps of one weight table. The steps of all columns together stay within a byte: the whole range
- * is 255 steps less one a column, since each column rounds up. */
+ * is 255 steps less two a column, since each column rounds up. */
 static void fill_weigh(const prep_job *job, const float *weights, pd_cpu_column *columns, pd_cpu_weigh *weigh)
 {
     const pd_shape *shape = job->shape;
@@ -117,12 +121,16 @@ static void fill_weigh(const prep_job *job, const float *weights, pd_cpu_column 
         weigh->size += fmax(fabs((double)column->most), fabs((double)least[used]));
         used++;
     }
-    /* With so many columns that whole steps say nothing, everything may reach everything. */
-    int rooms = 255 - (int)used;
-    weigh->step = rooms > 0 ? (float)(range / rooms) * 1.0001f : 0.0f;
+    /* With so many columns that whole steps say nothing, everything may reach everything; the same where the range is so
+     * small that it cannot be cut. */
+    int rooms = 255 - 2 * (int)used;
+    weigh->step = rooms > 0 ? (float)(range / rooms) * 1.00001f : 0.0f;
+    if (!(weigh->step >= 256 * FLT_MIN) || !(range <= (double)FLT_MAX)) {
+        weigh->step = 0.0f;
+        weigh->least = weigh->most;
+    }
     for (uint32_t i = 0; i < used; i++)
-        fill_steps(&columns[i], shape->sizes[columns[i].column], least[i], weigh->step);
-    if (weigh->step == 0.0f) weigh->least = weigh->most;
+        fill_steps(&columns[i], least[i], weigh->step);
 }
 
 static void add_keys(pd_cpu_weigh *weigh)

@@ -78,6 +78,10 @@ static void cut_down(pd_batch *batch, uint32_t q, pd_worker *worker)
         uint32_t slot = list->slots[i];
         __builtin_prefetch(
             &pd_page_ids(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS))[slot % PD_PAGE_ROWS]);
+        const pd_cpu_weigh *weigh = &batch->preps[q].weigh;
+        for (uint32_t c = 0; refines(batch, q) && c < weigh->ncolumns; c += 2)
+            __builtin_prefetch(pd_page_bytes(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS),
+                                             weigh->columns[c].column));
         const unsigned char *row = refines(batch, q) ? refine_row(index, slot) : NULL;
         for (size_t byte = 0; row && byte < bytes; byte += 64)
             __builtin_prefetch(row + byte, 0, 2);

@@ -56,6 +56,7 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
                             PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(shape->dim)),
                             nlist * sizeof(float),
                             nlist * sizeof(float),
+                            nlist * sizeof(float),
                             2 * (most + 32) * sizeof(float),
                             nlist * sizeof(uint32_t),
                             nlist};
@@ -68,7 +69,8 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
     if (status != PD_OK) return status;
     batch->workers = memory->data;
     for (size_t t = 0; t < threads; t++) {
-        unsigned char *at = (unsigned char *)memory->data + head + t * each, *pieces[8];
+        unsigned char *at = (unsigned char *)memory->data + head + t * each,
+                      *pieces[sizeof sizes / sizeof *sizes];
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             pieces[i] = at;
             at += up64(sizes[i]);
@@ -78,10 +80,11 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
                                         .group = pieces[2],
                                         .summary = (float *)(void *)pieces[3],
                                         .sums = (float *)(void *)pieces[4],
-                                        .pick = (float *)(void *)pieces[5],
-                                        .lists = (uint32_t *)(void *)pieces[6],
-                                        .mark = pieces[7]};
-        memset(pieces[7], 0, nlist);
+                                        .factors = (float *)(void *)pieces[5],
+                                        .pick = (float *)(void *)pieces[6],
+                                        .lists = (uint32_t *)(void *)pieces[7],
+                                        .mark = pieces[8]};
+        memset(pieces[8], 0, nlist);
     }
     return PD_OK;
 }
