@@ -2,6 +2,7 @@
  * similarity spreads within one.
  */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,51 +148,50 @@ static uint64_t lead_of(const pd_builder *b, const pd_attribute *attribute, uint
 typedef struct order_job {
     pd_builder *b;
     const pd_attribute *attribute;
-    uint64_t *first; /* [nlist + 1]: where a list's rows begin */
-    uint32_t most;   /* rows of the largest list */
-    place *places;   /* [threads][most] */
+    uint64_t *first;   /* [nlist + 1]: where a list's rows begin */
+    atomic_int failed; /* there was no memory */
 } order_job;
 
 static void order_task(void *context, uint32_t list, uint32_t worker)
 {
+    (void)worker;
     order_job *job = context;
     const pd_builder *b = job->b;
-    place *places = job->places + (size_t)worker * job->most;
     uint32_t *order = b->order + job->first[list], n = b->list_rows[list];
+    place *places = malloc(((size_t)n + 1) * sizeof *places);
+    if (!places) {
+        atomic_store(&job->failed, 1);
+        return;
+    }
     for (uint32_t k = 0; k < n; k++)
         places[k] = (place){lead_of(b, job->attribute, order[k]), pd_builder_id(b, order[k]), order[k]};
     /* Ids are distinct, so the order is total and the sort's stability does not matter. */
     qsort(places, n, sizeof *places, by_place);
     for (uint32_t k = 0; k < n; k++)
         order[k] = places[k].row;
+    free(places);
 }
 
 /* Counting sort by list (which keeps input order), then each list by itself. */
 static pd_status order(pd_builder *b, pd_error *err)
 {
-    order_job job = {.b = b, .attribute = leading(b->schema), .most = 1};
-    for (uint32_t i = 0; i < b->nlist; i++)
-        job.most = b->list_rows[i] > job.most ? b->list_rows[i] : job.most;
+    order_job job = {.b = b, .attribute = leading(b->schema)};
     uint64_t *at = malloc(((size_t)b->nlist + 1) * sizeof *at);
     job.first = malloc(((size_t)b->nlist + 1) * sizeof *job.first);
-    job.places = malloc((size_t)b->threads * job.most * sizeof *job.places);
-    pd_status status = PD_OK;
-    if (!at || !job.first || !job.places) {
-        status =
-            pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to order %llu rows", (unsigned long long)b->count);
-        goto out;
+    if (at && job.first) {
+        at[0] = job.first[0] = 0;
+        for (uint32_t i = 0; i < b->nlist; i++)
+            at[i + 1] = job.first[i + 1] = at[i] + b->list_rows[i];
+        for (uint64_t row = 0; row < b->count; row++)
+            b->order[at[b->list_of[row]]++] = (uint32_t)row;
+        pd_pool_run(b->pool, b->nlist, order_task, &job);
+    } else {
+        atomic_store(&job.failed, 1);
     }
-    at[0] = job.first[0] = 0;
-    for (uint32_t i = 0; i < b->nlist; i++)
-        at[i + 1] = job.first[i + 1] = at[i] + b->list_rows[i];
-    for (uint64_t row = 0; row < b->count; row++)
-        b->order[at[b->list_of[row]]++] = (uint32_t)row;
-    pd_pool_run(b->pool, b->nlist, order_task, &job);
-out:
     free(at);
     free(job.first);
-    free(job.places);
-    return status;
+    if (!atomic_load(&job.failed)) return PD_OK;
+    return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to order %llu rows", (unsigned long long)b->count);
 }
 
 /* ------------------------------------------------------------------------------------------------ spreads --- */

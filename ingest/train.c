@@ -31,7 +31,7 @@ typedef struct kmeans {
     float *centroids;
     uint32_t *lists;  /* [count] */
     uint64_t *rows;   /* [nlist] rows of each list */
-    double *sums;     /* [slices][nlist][SLICE] */
+    double *sums;     /* [threads][nlist][SLICE] */
     uint64_t changed; /* rows whose list is another than before */
     uint64_t state;   /* of the random numbers */
 } kmeans;
@@ -90,10 +90,9 @@ static pd_status assign(kmeans *k, uint32_t iteration, uint32_t iterations, pd_e
 /* One slice of dimensions of every centroid: the mean of its rows. */
 static void mean_task(void *context, uint32_t task, uint32_t worker)
 {
-    (void)worker;
     kmeans *k = context;
     uint32_t from = task * SLICE, n = k->dim - from < SLICE ? k->dim - from : SLICE;
-    double *sums = k->sums + (size_t)task * k->nlist * SLICE;
+    double *sums = k->sums + (size_t)worker * k->nlist * SLICE;
     memset(sums, 0, (size_t)k->nlist * SLICE * sizeof *sums);
     for (uint64_t i = 0; i < k->count; i++) {
         const float *row = k->sample + i * k->dim + from;
@@ -176,7 +175,7 @@ pd_status pd_train_centroids(const pd_train_options *options, uint64_t count, ui
 {
     pd_status status = check(options, count, dim, err);
     if (status) return status;
-    uint32_t slices = (dim + SLICE - 1) / SLICE;
+    size_t sums = pd_pool_threads(options->pool) * (size_t)options->nlist * SLICE;
     kmeans k = {.options = options,
                 .count = count,
                 .nlist = options->nlist,
@@ -186,7 +185,7 @@ pd_status pd_train_centroids(const pd_train_options *options, uint64_t count, ui
                 .state = options->seed ^ UINT64_C(0x6b6d65616e730003)};
     k.lists = malloc(count * sizeof *k.lists);
     k.rows = malloc(options->nlist * sizeof *k.rows);
-    k.sums = malloc((size_t)slices * options->nlist * SLICE * sizeof *k.sums);
+    k.sums = malloc(sums * sizeof *k.sums);
     if (k.lists && k.rows && k.sums)
         status = iterate(&k, err);
     else
