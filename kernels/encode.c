@@ -58,7 +58,7 @@ static float largest_of(const four_whole *sizes)
 /* Sixteen codes into their places, and what they add to each lane. Squares stay whole: the 512 of the largest row are under
  * 2^24. */
 static inline void encode_lanes(const float *row, const float *mid, float scale, four *squares,
-                                four_long *crosses, int32_t *codes)
+                                four_long *crosses, uint32_t *codes)
 {
     const four magic = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f}; /* pd_round */
     const four_whole top = (four_whole)(magic - magic + 127.0f),
@@ -73,7 +73,8 @@ static inline void encode_lanes(const float *row, const float *mid, float scale,
         squares[v] += value * value;
         crosses[v] += __builtin_convertvector(middle, four_long) * __builtin_convertvector(value, four_long);
         four_whole whole = __builtin_convertvector(value, four_whole) & 0xff;
-        codes[v] = whole[0] | whole[1] << 8 | whole[2] << 16 | whole[3] << 24;
+        codes[v] = (uint32_t)whole[0] | (uint32_t)whole[1] << 8 | (uint32_t)whole[2] << 16 |
+                   (uint32_t)whole[3] << 24;
     }
 }
 
@@ -129,7 +130,7 @@ static void encode_i8(const pd_shape *shape, const pd_layout *layout, const floa
     four squares[PARTS] = {0};
     four_long crosses[PARTS] = {0};
     for (uint32_t d = 0; d < layout->dim4; d += LANES) {
-        int32_t codes[PARTS] = {0};
+        uint32_t codes[PARTS] = {0};
         if (scale > 0.0f) encode_lanes(row_at(&r, d), mid_at(&r, d), scale, squares, crosses, codes);
         for (uint32_t v = 0; v < PARTS && d + 4 * v < layout->dim4; v++)
             memcpy(out + i8_at(d + 4 * v, place), &codes[v], 4);
