@@ -1,0 +1,659 @@
+"""One peer, in a process of its own: built from what `pados-bench --export` wrote, tuned, and timed in turns.
+
+    python bench/peers.py PEER FOLDER [options]          PEER: hnswlib faiss-ivf faiss-ivfsq8 faiss-ivfpq faiss-hnsw scann
+                                                               usearch svs
+
+The rules, the same for every peer:
+- It reads the rows, queries and exact answers that Pados is measured with, builds on all processors (--build-threads) and
+  searches on --threads, pinned to the first processors.
+- A few build and search choices that its users would try are tried; at each recall target the fastest one is kept, so a peer
+  may answer different targets from different indexes. The choice is the record's "setting".
+- Its search parameter (nprobe, ef, leaves) is the smallest that reaches the target on the very queries that are timed, found by
+  bisection: a peer is tuned on the test, Pados is not.
+- Batches are as Pados has them: queries in rotation, every batch full, timed for --seconds a round.
+- Where the score has context weights, a peer over-fetches: the smallest fetch of FETCHES and the smallest parameter with which
+  the re-ranked answers reach the target. Re-ranking is vectorised numpy over the similarities that the peer returned, and is
+  timed with the search. If even the largest fetch misses, that is said ("reached": false).
+
+Large graphs are kept in --cache with the time they took to build, since building them is most of a run.
+"""
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+
+FETCHES = (100, 200, 500, 1000, 2000, 5000, 10000)
+TUNING_QUERIES = 2000  # bisection looks at so many; the value found is held to all of them
+
+
+def arguments():
+    p = argparse.ArgumentParser(description="One peer of Pados, tuned and timed in turns")
+    p.add_argument("peer")
+    p.add_argument("folder", help="what pados-bench --export wrote")
+    p.add_argument("--batch", default="1024", help="comma list")
+    p.add_argument("--recall", default="0.9,0.95,0.99", help="comma list")
+    p.add_argument("--fused-recall", default="", help="comma list; over-fetches and re-ranks where the folder has contexts")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--build-threads", type=int, default=os.cpu_count())
+    p.add_argument("--seconds", type=float, default=1.0)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--turns", action="store_true", help="each round waits for a line on stdin")
+    p.add_argument("--choices", default="", help="comma list of build choices to try, by number; default all")
+    p.add_argument("--cache", default="", help="folder for graphs that took long to build")
+    p.add_argument("--json", default="")
+    return p.parse_args()
+
+
+def pin(threads):
+    """The environment decides before any library is loaded; the processors are the first ones, as Pados has them."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+ALL_PROCESSORS = sorted(os.sched_getaffinity(0))
+OPTIONS = arguments()
+pin(OPTIONS.build_threads)
+import numpy as np  # noqa: E402  (after pin)
+
+
+class Data:
+    def __init__(self, folder):
+        self.folder = folder
+        with open(os.path.join(folder, "meta.json")) as file:
+            meta = json.load(file)
+        self.name, self.metric, self.k = meta["dataset"], meta["metric"], meta["k"]
+        self.spreads, self.attributes, self.tie = meta["spreads"], meta["attributes"], meta["tie"]
+        self.weight_at = np.array(meta["weight_at"], dtype=np.int64)
+        self.base, self.queries = self.fbin("base.fbin"), np.array(self.fbin("query.fbin"))
+        self.truth = np.load(os.path.join(folder, "truth.npy"))
+        self.rows, self.dim = self.base.shape
+        if self.spreads:
+            self.bytes = np.ascontiguousarray(np.load(os.path.join(folder, "bytes.npy")).T)  # a row a column
+
+    def fbin(self, name):
+        path = os.path.join(self.folder, name)
+        rows, dim = np.fromfile(path, dtype=np.uint32, count=2)
+        return np.memmap(path, dtype=np.float32, mode="r", offset=8, shape=(int(rows), int(dim)))
+
+    def context(self, i):
+        load = lambda name: np.load(os.path.join(self.folder, f"{name}_{i}.npy"))
+        return load("weights"), load("fused")
+
+    def digest(self):
+        h = hashlib.sha256(np.ascontiguousarray(self.base[:: max(1, self.rows // 1000)]).tobytes())
+        h.update(f"{self.rows} {self.metric}".encode())
+        return h.hexdigest()[:16]
+
+    @property
+    def l2(self):
+        return self.metric == "l2"
+
+
+def lists(rows, factor=1.0):
+    return max(1, min(rows // 39, int(factor * 4 * rows**0.5)) // 8 * 8)
+
+
+# ------------------------------------------------------------------------------------------------------------ peers ---
+# A peer: choices() to build by; build(choice, path): path is where a graph may be saved, load(choice, path) its return;
+# tries(): search choices; range(k): the parameter's; set(try, value, k); search(queries, k): ids and similarities,
+# higher is better, best first.
+
+
+class Hnswlib:
+    parameter = "ef"
+
+    def __init__(self, data):
+        import hnswlib
+
+        self.lib, self.data = hnswlib, data
+        self.about = f"hnswlib {version('hnswlib')}, built by pip from source with -march=native"
+
+    def choices(self):
+        return [{"M": 16, "efConstruction": 200}, {"M": 32, "efConstruction": 200}]
+
+    def open(self):
+        return self.lib.Index("l2" if self.data.l2 else "ip", self.data.dim)
+
+    def build(self, choice, path):
+        self.index = self.open()
+        self.index.init_index(self.data.rows, M=choice["M"], ef_construction=choice["efConstruction"], random_seed=1)
+        self.index.add_items(self.data.base, num_threads=OPTIONS.build_threads)
+        if path:
+            self.index.save_index(path)
+
+    def load(self, choice, path):
+        self.index = self.open()
+        self.index.load_index(path)
+
+    def tries(self):
+        return [{}]
+
+    def range(self, k):
+        return k, 20000
+
+    def set(self, choice, value, k):
+        self.index.set_ef(max(value, k))
+
+    def search(self, queries, k):
+        ids, distances = self.index.knn_query(queries, k, num_threads=OPTIONS.threads)
+        return ids.astype(np.int64), -distances if self.data.l2 else 1 - distances
+
+
+class Faiss:
+    def __init__(self, data):
+        import faiss
+
+        self.lib, self.data = faiss, data
+        options = faiss.get_compile_options().strip()
+        self.about = f"faiss-cpu {version('faiss-cpu')} from PyPI ({options})"
+
+    def threads(self, n):
+        self.lib.omp_set_num_threads(n)
+
+    def tries(self):
+        return [{}]
+
+    def load(self, choice, path):
+        self.index = self.lib.read_index(path)
+
+    def search(self, queries, k):
+        scores, ids = self.index.search(queries, k)
+        return ids, -scores if self.data.l2 else scores
+
+
+class FaissHnsw(Faiss):
+    parameter = "efSearch"
+
+    def choices(self):
+        return [{"M": 16, "efConstruction": 200}, {"M": 32, "efConstruction": 200}]
+
+    def build(self, choice, path):
+        metric = self.lib.METRIC_L2 if self.data.l2 else self.lib.METRIC_INNER_PRODUCT
+        self.index = self.lib.IndexHNSWFlat(self.data.dim, choice["M"], metric)
+        self.index.hnsw.efConstruction = choice["efConstruction"]
+        self.index.add(self.data.base)
+        if path:
+            self.lib.write_index(self.index, path)
+
+    def range(self, k):
+        return k, 20000
+
+    def set(self, choice, value, k):
+        self.index.hnsw.efSearch = max(value, k)
+
+
+class FaissIvf(Faiss):
+    parameter = "nprobe"
+    codes = ("Flat",)
+
+    def choices(self):
+        return [{"nlist": lists(self.data.rows, f), "codes": c} for c in self.codes for f in (1.0, 0.5, 2.0)]
+
+    def build(self, choice, path):
+        metric = self.lib.METRIC_L2 if self.data.l2 else self.lib.METRIC_INNER_PRODUCT
+        self.index = self.lib.index_factory(self.data.dim, self.factory(choice), metric)
+        self.ivf = self.lib.extract_index_ivf(self.index)
+        # A training that costs a third of FAISS's default and leaves recall where it was.
+        self.ivf.cp.niter, self.ivf.cp.max_points_per_centroid = 10, 128
+        self.index.train(self.data.base)
+        self.index.add(self.data.base)
+
+    def factory(self, choice):
+        return f"IVF{choice['nlist']},{choice['codes']}"
+
+    def range(self, k):
+        return 1, self.ivf.nlist
+
+    def set(self, choice, value, k):
+        self.ivf.nprobe = value
+
+
+class FaissIvfSq8(FaissIvf):
+    codes = ("SQ8",)
+
+
+class FaissIvfPq(FaissIvf):
+    """Fast scan over 4-bit products, then exact distances of the best k * refine."""
+
+    @property
+    def codes(self):
+        return [f"PQ{self.data.dim // d}x4fs" for d in (2, 4)]
+
+    def factory(self, choice):
+        return f"IVF{choice['nlist']},{choice['codes']},RFlat"
+
+    def tries(self):
+        return [{"refine": r} for r in (2, 5, 10, 20, 40)]
+
+    def set(self, choice, value, k):
+        self.ivf.nprobe = value
+        # Over-fetching needs no more than twice what it keeps.
+        self.index.k_factor = float(choice["refine"] if k <= 100 else min(choice["refine"], 2))
+
+
+class Scann:
+    """A tree, anisotropic 4-bit hashing, and exact re-ordering of the best k * reorder."""
+
+    parameter = "leaves"
+
+    def __init__(self, data):
+        import scann
+
+        self.lib, self.data = scann.scann_ops_pybind, data
+        self.about = f"scann {version('scann')} from PyPI"
+
+    def choices(self):
+        return [{"num_leaves": lists(self.data.rows, f), "block": b} for b in (2, 4) for f in (0.5, 1.0)]
+
+    def build(self, choice, path):
+        self.leaves = choice["num_leaves"]
+        measure = "squared_l2" if self.data.l2 else "dot_product"
+        threshold = float("nan") if self.data.l2 else 0.2
+        builder = self.lib.builder(self.data.base, self.data.k, measure)
+        builder = builder.tree(self.leaves, min(100, self.leaves), training_sample_size=min(self.data.rows, 250000))
+        builder = builder.score_ah(choice["block"], anisotropic_quantization_threshold=threshold).reorder(100)
+        self.index = builder.set_n_training_threads(OPTIONS.build_threads).build()
+
+    def tries(self):
+        return [{"reorder": r} for r in (3, 5, 10, 20, 40)]
+
+    def range(self, k):
+        return 1, self.leaves
+
+    def set(self, choice, value, k):
+        self.now = {"leaves_to_search": value, "pre_reorder_num_neighbors": k * (choice["reorder"] if k <= 100 else 2)}
+
+    def search(self, queries, k):
+        search = self.index.search_batched if OPTIONS.threads == 1 else self.index.search_batched_parallel
+        ids, scores = search(queries, final_num_neighbors=k, **self.now)
+        found = np.isfinite(scores)
+        return np.where(found, ids.astype(np.int64), -1), np.where(found, -scores if self.data.l2 else scores, -np.inf)
+
+
+class Usearch:
+    parameter = "ef"
+
+    def __init__(self, data):
+        from usearch.index import Index
+
+        self.open, self.data = Index, data
+        self.about = f"usearch {version('usearch')} from PyPI"
+
+    def choices(self):
+        return [{"M": 16, "efConstruction": 200, "dtype": t} for t in ("f32", "f16")]
+
+    def build(self, choice, path):
+        self.index = self.open(ndim=self.data.dim, metric="l2sq" if self.data.l2 else "ip", dtype=choice["dtype"],
+                               connectivity=choice["M"], expansion_add=choice["efConstruction"])
+        self.index.add(np.arange(self.data.rows, dtype=np.uint64), self.data.base, threads=OPTIONS.build_threads)
+        if path:
+            self.index.save(path)
+        self.about += "" if "," in self.about else f", {self.index.hardware_acceleration}"
+
+    def load(self, choice, path):
+        self.index = self.open.restore(path)
+
+    def tries(self):
+        return [{}]
+
+    def range(self, k):
+        return k, 20000
+
+    def set(self, choice, value, k):
+        self.index.expansion_search = max(value, k)
+
+    def search(self, queries, k):
+        found = self.index.search(queries, k, threads=OPTIONS.threads)
+        ids, distances = np.atleast_2d(found.keys).astype(np.int64), np.atleast_2d(found.distances)
+        return ids, -distances if self.data.l2 else 1 - distances
+
+
+class Svs:
+    parameter = "window"
+
+    def __init__(self, data):
+        import svs
+
+        self.lib, self.data = svs, data
+        with open("/proc/cpuinfo") as file:
+            intel = "GenuineIntel" in file.read()
+        self.kinds = ["f32", "f16"] + (["lvq8", "lvq4x8"] if intel else [])
+        self.about = f"scalable-vs {version('scalable-vs')} from PyPI" + ("" if intel else " (its LVQ codes run on Intel only)")
+
+    def choices(self):
+        return [{"degree": 32, "build window": 128, "rows": kind} for kind in self.kinds]
+
+    def build(self, choice, path):
+        svs, self.index = self.lib, None
+        self.distance = svs.DistanceType.L2 if self.data.l2 else svs.DistanceType.MIP
+        parameters = svs.VamanaBuildParameters(alpha=1.2 if self.data.l2 else 0.95, graph_max_degree=choice["degree"],
+                                               window_size=choice["build window"])
+        rows = np.array(self.data.base)
+        if choice["rows"] == "f16":
+            rows = rows.astype(np.float16)
+        self.index = svs.Vamana.build(parameters, rows, self.distance, num_threads=OPTIONS.build_threads)
+        if path or choice["rows"].startswith("lvq"):
+            where = path or os.path.join(self.data.folder, "svs")
+            self.index.save(*(os.path.join(where, part) for part in ("config", "graph", "data")))
+            if choice["rows"].startswith("lvq"):
+                self.load(choice, where)
+
+    def load(self, choice, path):
+        svs = self.lib
+        self.distance = svs.DistanceType.L2 if self.data.l2 else svs.DistanceType.MIP
+        config, graph, data = (os.path.join(path, part) for part in ("config", "graph", "data"))
+        rows = svs.VectorDataLoader(data, svs.DataType.float16 if choice["rows"] == "f16" else svs.DataType.float32)
+        if choice["rows"].startswith("lvq"):
+            bits = {"lvq8": (8, 0), "lvq4x8": (4, 8)}[choice["rows"]]
+            rows = svs.LVQLoader(rows, *bits)
+        self.index = svs.Vamana(config, svs.GraphLoader(graph), rows, self.distance, num_threads=OPTIONS.threads)
+
+    def threads(self, n):
+        if getattr(self, "index", None) is not None:
+            self.index.num_threads = n
+
+    def tries(self):
+        return [{}]
+
+    def range(self, k):
+        return k, 20000
+
+    def set(self, choice, value, k):
+        self.index.search_window_size = max(value, k)
+
+    def search(self, queries, k):
+        ids, distances = self.index.search(queries, k)
+        return ids.astype(np.int64), -distances if self.data.l2 else distances
+
+
+PEERS = {"hnswlib": Hnswlib, "faiss-ivf": FaissIvf, "faiss-ivfsq8": FaissIvfSq8, "faiss-ivfpq": FaissIvfPq,
+         "faiss-hnsw": FaissHnsw, "scann": Scann, "usearch": Usearch, "svs": Svs}
+
+
+def version(package):
+    import importlib.metadata
+
+    return importlib.metadata.version(package)
+
+
+# -------------------------------------------------------------------------------------------------- building, tuning ---
+
+
+def anonymous_bytes():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon"))
+
+
+def text(choice):
+    return " ".join(f"{name} {value}" for name, value in choice.items())
+
+
+class Built:
+    """One index: a peer built by one choice."""
+
+    def __init__(self, make, data, number):
+        self.peer = make(data)
+        self.choice = self.peer.choices()[number]
+        self.threads(OPTIONS.build_threads)
+        before, path = anonymous_bytes(), self.cached(data, make.__name__)
+        start = time.perf_counter()
+        if path and os.path.exists(path + ".json"):
+            self.peer.load(self.choice, path)
+            with open(path + ".json") as file:
+                self.build_s = json.load(file)["build_s"]
+        else:
+            if path:
+                shutil.rmtree(path, ignore_errors=True)
+                if make is Svs:
+                    os.makedirs(path)
+            self.peer.build(self.choice, path)
+            self.build_s = time.perf_counter() - start
+            if path:
+                with open(path + ".json", "w") as file:
+                    json.dump({"build_s": self.build_s, "about": self.peer.about}, file)
+        self.bytes_per_row = (anonymous_bytes() - before) / data.rows
+        self.threads(OPTIONS.threads)
+
+    def threads(self, n):
+        if hasattr(self.peer, "threads"):
+            self.peer.threads(n)
+
+    def cached(self, data, name):
+        if not OPTIONS.cache or not hasattr(self.peer, "load") or isinstance(self.peer, FaissIvf) or data.rows < 200000:
+            return None
+        key = hashlib.sha256(f"{self.peer.about} {text(self.choice)} {data.digest()}".encode()).hexdigest()[:16]
+        os.makedirs(OPTIONS.cache, exist_ok=True)
+        return os.path.join(OPTIONS.cache, f"{name}-{key}")
+
+
+class Point:
+    """An index with its parameters set: what is timed at one target."""
+
+    def __init__(self, built, choice, value, fetch):
+        self.built, self.choice, self.value, self.fetch = built, choice, value, fetch
+        self.context = None
+
+    def set(self):
+        self.built.peer.set(self.choice, self.value, self.fetch)
+
+    def answer(self, data, queries, numbers):
+        """Row numbers of the best k: [len(queries)][k]. numbers: which queries these are."""
+        ids, scores = self.built.peer.search(queries, self.fetch)
+        if self.context is None:
+            return ids
+        weights = self.context[0][numbers]
+        scores = np.where(ids >= 0, scores, -np.inf).astype(np.float32)
+        ids = np.maximum(ids, 0)
+        for column, at in zip(data.bytes, data.weight_at):
+            scores += np.take_along_axis(weights, at + column[ids], axis=1)
+        best = np.argpartition(scores, -data.k, axis=1)[:, -data.k:]
+        return np.take_along_axis(ids, best, axis=1)
+
+    def setting(self):
+        parts = [text(self.built.choice), text(self.choice), f"{self.built.peer.parameter} {self.value}"]
+        if self.context is not None:
+            parts.append(f"fetch {self.fetch}")
+        return " ".join(part for part in parts if part)
+
+
+def recall_of(truth, ids):
+    hits = (truth[:, :, None] == ids[:, None, :]).any(axis=2) & (truth >= 0)
+    return hits.sum() / max(1, (truth >= 0).sum())
+
+
+def measure(data, point, count, batch=1024):
+    """Recall and queries/s over the first count queries."""
+    truth = data.truth if point.context is None else point.context[1]
+    batch = min(batch, max(1, 4_000_000 // point.fetch))
+    got, took = [], 0.0
+    point.set()
+    for at in range(0, count, batch):
+        numbers = np.arange(at, min(at + batch, count))
+        queries = data.queries[numbers]
+        start = time.perf_counter()
+        ids = point.answer(data, queries, numbers)
+        took += time.perf_counter() - start
+        got.append(recall_of(truth[numbers], ids) * len(numbers))
+    return sum(got) / count, count / took
+
+
+def smallest(data, point, target, count, seen):
+    """Sets the smallest parameter that reaches target, within 3%; False, with the largest one, where none does."""
+    low, high = point.built.peer.range(point.fetch)
+
+    def reaches(value):
+        if value not in seen:
+            point.value = value
+            seen[value] = measure(data, point, count)[0]
+        return seen[value] >= target
+
+    value, below = low, low - 1
+    while not reaches(value):
+        if value >= high or (value >= 4 * low and seen[value] <= seen.get(below, -1) + 1e-4 and value > 64):
+            point.value = value
+            return False
+        below, value = value, min(high, max(value + 1, value * 2))
+    while value - below > max(1, 0.03 * value):
+        middle = (value + below) // 2
+        if reaches(middle):
+            value = middle
+        else:
+            below = middle
+    point.value = value
+    return True
+
+
+def settle(data, point, target, count):
+    """Holds a value found on some queries to all of them; returns its recall and speed."""
+    high = point.built.peer.range(point.fetch)[1]
+    while True:
+        recall, qps = measure(data, point, count)
+        if recall >= target or point.value >= high:
+            return recall, qps
+        point.value = min(high, point.value + max(1, round(0.03 * point.value)))
+
+
+def tune(data, make, targets):
+    """The fastest point at each target over all choices."""
+    best = {}
+    numbers = [int(n) for n in OPTIONS.choices.split(",")] if OPTIONS.choices else range(len(make(data).choices()))
+    total, few = len(data.queries), min(TUNING_QUERIES, len(data.queries))
+    for number in numbers:
+        built = Built(make, data, number)
+        say(f"{text(built.choice)}: built in {built.build_s:.1f} s")
+        for choice in built.peer.tries():
+            seen = {}
+            for target in targets:
+                point = Point(built, choice, 0, data.k)
+                reached = smallest(data, point, target, few, seen)
+                recall, qps = settle(data, point, target, total) if reached else measure(data, point, few)
+                say(f"  {point.setting()}: recall {recall:.4f}, {qps:.0f} queries/s")
+                key = (recall >= target, qps if recall >= target else recall)
+                if target not in best or key > best[target][0]:
+                    best[target] = (key, point, recall)
+    return {target: (point, recall) for target, (_, point, recall) in best.items()}
+
+
+def tune_fused(data, built, choice, context, target):
+    """The smallest fetch that reaches target once re-ranked, and the smallest parameter for it."""
+    for fetch in FETCHES:
+        if fetch > data.rows:
+            break
+        count = min(len(data.queries), 1000 if fetch <= 1000 else 200)
+        point = Point(built, choice, 0, fetch)
+        point.context = context
+        # Can this fetch reach it at all? Asked with far more work than it should need.
+        low, high = built.peer.range(fetch)
+        point.value = min(high, max(2 * low, 4 * fetch if low > 1 else 64 + 4 * fetch * high // data.rows))
+        recall, _ = measure(data, point, count)
+        if recall >= target and smallest(data, point, target, count, {}):
+            recall, qps = measure(data, point, count)
+            say(f"  {point.setting()}: fused recall {recall:.4f}, {qps:.0f} queries/s")
+            return point, recall, count
+        say(f"  fetch {fetch}: fused recall {recall:.4f}")
+    return point, recall, count
+
+
+# ------------------------------------------------------------------------------------------------------------ timing ---
+
+
+def time_point(data, point, batch, start_at, count):
+    """Batches in rotation until the seconds are over, at least two after one that warms: queries/s, p50, p99, next start."""
+    point.set()
+    times, at, spent = [], start_at, 0.0
+    warm = True
+    while warm or len(times) < 2 or spent < OPTIONS.seconds:
+        numbers = np.arange(at, at + batch) % count
+        queries = data.queries[numbers]
+        at = (at + batch) % count
+        start = time.perf_counter()
+        point.answer(data, queries, numbers)
+        took = time.perf_counter() - start
+        if warm:
+            warm = False
+            continue
+        times.append(took)
+        spent += took
+        if spent > 20 * OPTIONS.seconds:
+            break
+    times.sort()
+    return len(times) * batch / spent, 1e6 * times[len(times) // 2], 1e6 * times[len(times) - 1 - len(times) // 100], at
+
+
+def record(data, name, point, batch, target, recall, spread):
+    row = {"system": name, "setting": point.setting(), "about": point.built.peer.about, "dataset": data.name,
+           "rows": data.rows, "dim": data.dim, "metric": data.metric, "k": data.k, "batch": batch,
+           "threads": OPTIONS.threads, "queries": len(data.queries), "backend": "cpu", "isa": "",
+           "build_s": round(point.built.build_s, 2), "build_threads": OPTIONS.build_threads,
+           "bytes_per_row": round(point.built.bytes_per_row, 1)}
+    row |= {"recall_target": target, "reached": bool(recall >= target)}
+    if spread is None:
+        row["recall"] = round(float(recall), 6)
+    else:
+        row |= {"fused_recall": round(float(recall), 6), "spread": round(spread, 4), "attributes": data.attributes,
+                "tie": data.tie, "fetch": point.fetch}
+    return row
+
+
+def say(line):
+    print(line, flush=True)
+
+
+def floats(words):
+    return sorted(float(w) for w in words.split(",") if w)
+
+
+def main():
+    if OPTIONS.peer not in PEERS:
+        sys.exit(f"{OPTIONS.peer}: not one of {', '.join(PEERS)}")
+    data = Data(OPTIONS.folder)
+    make = PEERS[OPTIONS.peer]
+    try:
+        say(f"{OPTIONS.peer}: {make(data).about}")
+    except ImportError as missing:
+        say(f"{OPTIONS.peer} is left out: {missing}")
+        sys.exit(3)
+    best = tune(data, make, floats(OPTIONS.recall))
+    cases = []  # (record, point, batch, queries)
+    for target, (point, recall) in best.items():
+        for batch in (int(b) for b in OPTIONS.batch.split(",")):
+            cases.append((record(data, OPTIONS.peer, point, batch, target, recall, None), point, batch, len(data.queries)))
+    wanted = floats(OPTIONS.fused_recall)
+    if wanted and data.spreads:
+        base = best[max(t for t in best if t <= 0.951)][0]  # the index that is best at similarity alone
+        for i, spread in enumerate(data.spreads):
+            for target in wanted:
+                say(f"spread {spread:.2f}, fused recall {target}")
+                point, recall, count = tune_fused(data, base.built, base.choice, data.context(i), target)
+                batch = min(1024, max(1, 2_500_000 // point.fetch))
+                cases.append((record(data, OPTIONS.peer, point, batch, target, recall, spread), point, batch, count))
+    keep = {case[1].built for case in cases}
+    say(f"{len(cases)} cases, {len(keep)} indexes kept")
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), ALL_PROCESSORS[:OPTIONS.threads])
+    starts = [0] * len(cases)
+    for turn in range(1, OPTIONS.rounds + 1):
+        if OPTIONS.turns:
+            say(f"turn {turn}")
+            if not sys.stdin.readline():
+                sys.exit(f"{OPTIONS.peer}: stdin ended before round {turn}")
+        for c, (row, point, batch, count) in enumerate(cases):
+            qps, p50, p99, starts[c] = time_point(data, point, batch, starts[c], count)
+            line = row | {"round": turn, "qps": round(qps, 2), "p50_us": round(p50, 2), "p99_us": round(p99, 2)}
+            if OPTIONS.json:
+                with open(OPTIONS.json, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+            else:
+                say(json.dumps(line))
+    say("done")
+    # Libraries that keep threads may hang at exit; everything is written.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
