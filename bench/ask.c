@@ -56,6 +56,7 @@ pd_status bench_ask_open(bench_pados *p, const bench_context *context, uint32_t 
         if (ask->nplans) {
             const pd_plan *chosen = &ask->plans[ask->nplans > 1 ? q : 0];
             query->nprobe = chosen->nprobe;
+            query->depth = chosen->depth;
             query->slots = chosen->slots;
             query->nslots = chosen->nslots;
         }

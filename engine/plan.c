@@ -320,6 +320,13 @@ static pd_status plan_vector(const pd_resident *resident, const pd_compiled *com
     return PD_OK;
 }
 
+uint32_t pd_plan_depth(const pd_resident *resident, const pd_plan *plan, uint32_t hits)
+{
+    /* Every other path is to be as near to exact as the codes allow. */
+    if (plan->path != PD_PATH_IVF) return 0;
+    return pd_calibrated_depth(pd_version_info_of(pd_resident_version(resident))->calibration, hits);
+}
+
 pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
                        int has_vector, pd_plan *out, pd_error *err)
 {
@@ -339,6 +346,7 @@ pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled,
         out->recall = 1.0f;
     } else {
         status = plan_vector(resident, compiled, want, out, err);
+        out->depth = pd_plan_depth(resident, out, want->k);
         if (status) pd_plan_free(out);
     }
     return status;

@@ -31,7 +31,8 @@ typedef struct pd_want {
 typedef struct pd_plan {
     pd_path path;
     uint32_t nprobe;
-    float spread; /* estimated: sd of the weights / (a * sd of the similarity) */
+    uint32_t depth; /* candidates to re-score for want.k hits, see pd_query.depth */
+    float spread;   /* estimated: sd of the weights / (a * sd of the similarity) */
     float recall; /* that the calibration promises; 0: none (given nprobe, not calibrated, under a filter) */
     uint32_t *slots; /* rows from postings, sorted; NULL: none */
     uint32_t nslots;
@@ -44,6 +45,9 @@ typedef struct pd_plan {
 pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
                        int has_vector, pd_plan *out, pd_error *err);
 void pd_plan_free(pd_plan *plan);
+/* What a query of this plan that asks for so many hits gives as its depth: calibrated where probes were, else 0. hits: up
+ * to PD_MAX_DEPTH. */
+uint32_t pd_plan_depth(const pd_resident *resident, const pd_plan *plan, uint32_t hits);
 
 /* Applies diversity caps to hits in order: keeps at most cap.at_most of each value. In place; returns how many are left.
  * slots' columns come from gather. bytes: [n][nbytes], keys: [n][nkeys]. */

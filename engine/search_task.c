@@ -71,9 +71,11 @@ pd_status pd_search_query(pd_search *s, uint32_t q, pd_hit *hits, pd_query *out,
                       .nslots = plan->nslots,
                       .nprobe = nprobe,
                       .k = one->depth,
+                      .depth = pd_plan_depth(s->served->resident, plan, one->depth),
                       .min_score = s->want.min_score};
     *answer = (pd_answer){.hits = hits};
     one->path = (uint32_t)plan->path;
+    one->refined = out->depth ? out->depth : pd_refine_depth(one->depth);
     if (plan->recall < s->recall) s->recall = plan->recall;
     return PD_OK;
 }
@@ -169,7 +171,7 @@ static int is_complete(const pd_search *s, const pd_one *one)
     if (shape->code == PD_CODE_F32) return 1;
     int precise =
         shape->refine == PD_REFINE_F32 || (shape->refine == PD_REFINE_F16 && source == PD_REFINE_F16);
-    return precise && (shape->code == PD_CODE_NONE || one->scanned <= pd_refine_depth(one->depth));
+    return precise && (shape->code == PD_CODE_NONE || one->scanned <= one->refined);
 }
 
 /* Attribute values of the hits, in the order of the reply. */

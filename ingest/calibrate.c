@@ -1,13 +1,12 @@
 /* Calibration: exact answers at every spread, then real searches at growing nprobe until they agree.
  *
  * The searches are the engine's own, with the k that is asked for: a search for 1,000 refines more candidates than one
- * for 10, so each band of k is measured by itself. What a calibration costs is bounded twice: bands of large k use the
- * first part of the sample only, and so do points at which many lists are probed (a bound is computed with the number of
- * queries that were really asked, so that fewer queries make the promise more careful, not less true).
+ * for 10, so each band of k is measured by itself. Bands of large k use the first part of the sample only; what else
+ * bounds the cost is told in calibrate_curve.c.
  *
  * A row taken from the table finds itself. Held-out rows therefore exclude themselves on both sides.
  */
-#include "calibrate.h"
+#include "calibrate_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,13 +16,6 @@
 #include "score.h"
 #include "version_impl.h"
 
-#define BATCH         512u
-#define ENOUGH        0.9995 /* mean recall at which a curve ends */
-#define FLAT_FROM     48u
-#define FLAT_GAIN     0.001f
-#define Z_95          1.6449 /* one-sided */
-#define POINT_BUDGET  3e9    /* multiply-adds of one point of a curve */
-#define POINT_LEAST   320u   /* queries of a point; twice that for k = 1 */
 #define WEIGHTS_BYTES (64u << 20)
 #define SD_QUERIES    128u
 #define SD_ROWS       1024u
@@ -33,33 +25,7 @@
 /* Queries that a band is measured with. */
 static const uint32_t band_queries[PD_BANDS] = {PD_CALIBRATION_QUERIES / 2, PD_CALIBRATION_QUERIES, 500, 200};
 
-/* What is right for one band of one spread. */
-typedef struct truth {
-    uint32_t k, queries;
-    uint64_t *ids;   /* [queries][k] sorted */
-    uint32_t *count; /* [queries] */
-    float *last;     /* [queries] the k-th score */
-} truth;
-
-typedef struct run {
-    const pd_calibrate_input *in;
-    const pd_version_info *info;
-    pd_progress progress;
-    void *context;
-    uint32_t n;
-    float *queries;    /* [n][dim] */
-    uint64_t *exclude; /* [n] held-out rows: their own ids; NULL otherwise */
-    uint32_t spreads;  /* measured: 1 where nothing can be weighed */
-    uint32_t tables;   /* weight tables drawn for a spread; query q uses table q % tables */
-    float *weights;    /* [PD_SPREADS][tables][layout.weights]; those of spread 0 are not looked at */
-    truth truths[PD_SPREADS][PD_BANDS];
-    pd_query *asked; /* [PD_MAX_QUERIES], and answers beside it */
-    pd_answer *answers;
-    pd_hit *hits; /* room for those of one call */
-    uint64_t steps, done;
-} run;
-
-static pd_status tick(run *r, pd_error *err)
+pd_status pd_calibrate_tick(pd_calibrating *r, pd_error *err)
 {
     if (r->progress && r->progress(r->context, "calibrate", r->done, r->steps))
         return pd_fail(err, PD_CANCELLED, "the calibration was stopped");
@@ -110,7 +76,7 @@ static pd_status read_ids(const pd_version *v, const uint32_t *slots, uint32_t n
 }
 
 /* The sample in random order, so that its first part is a sample as well. */
-static pd_status take_queries(run *r, pd_error *err)
+static pd_status take_queries(pd_calibrating *r, pd_error *err)
 {
     const pd_calibrate_input *in = r->in;
     uint32_t dim = r->info->shape.dim;
@@ -146,7 +112,7 @@ static pd_status take_queries(run *r, pd_error *err)
 /* ------------------------------------------------------------------------------------------------ spreads --- */
 
 /* Mean over queries of the standard deviation of their similarity to rows: [n][dim]. */
-static double mean_sd(const run *r, uint32_t queries, const float *rows, uint32_t n)
+static double mean_sd(const pd_calibrating *r, uint32_t queries, const float *rows, uint32_t n)
 {
     uint32_t dim = r->info->shape.dim;
     double total = 0;
@@ -166,8 +132,8 @@ static double mean_sd(const run *r, uint32_t queries, const float *rows, uint32_
     return queries ? total / queries : 0;
 }
 
-static double residual_sd(const run *r, uint32_t queries, const uint32_t *picks, uint32_t npicks, float *rows,
-                          pd_status *status, pd_error *err)
+static double residual_sd(const pd_calibrating *r, uint32_t queries, const uint32_t *picks, uint32_t npicks,
+                          float *rows, pd_status *status, pd_error *err)
 {
     const pd_lists *lists = &r->info->lists;
     double total = 0;
@@ -187,7 +153,7 @@ static double residual_sd(const run *r, uint32_t queries, const uint32_t *picks,
     return used ? total / used : 0;
 }
 
-static pd_status measure_spreads(run *r, pd_calibration *out, pd_error *err)
+static pd_status measure_spreads(pd_calibrating *r, pd_calibration *out, pd_error *err)
 {
     uint32_t n = r->info->rows < SD_ROWS ? (uint32_t)r->info->rows : SD_ROWS;
     uint32_t queries = r->n < SD_QUERIES ? r->n : SD_QUERIES;
@@ -208,7 +174,8 @@ static pd_status measure_spreads(run *r, pd_calibration *out, pd_error *err)
 
 /* ------------------------------------------------------------------------------------------------ truth --- */
 
-static void set_query(const run *r, uint32_t at, uint32_t i, uint32_t spread, uint32_t k, uint32_t nprobe)
+void pd_calibrate_query(const pd_calibrating *r, uint32_t at, uint32_t i, uint32_t spread, uint32_t k,
+                        uint32_t nprobe)
 {
     size_t table = (size_t)spread * r->tables + i % r->tables;
     r->asked[at] = (pd_query){
@@ -223,14 +190,14 @@ static void set_query(const run *r, uint32_t at, uint32_t i, uint32_t spread, ui
     };
 }
 
-static int by_id(const void *left, const void *right)
+int pd_calibrate_by_id(const void *left, const void *right)
 {
     uint64_t l = *(const uint64_t *)left, r = *(const uint64_t *)right;
     return (l > r) - (l < r);
 }
 
 /* How deep the exact answer of a query must be. */
-static uint32_t depth_of(const run *r, uint32_t i)
+static uint32_t depth_of(const pd_calibrating *r, uint32_t i)
 {
     uint32_t k = 1;
     for (uint32_t b = 0; b < PD_BANDS; b++)
@@ -239,11 +206,11 @@ static uint32_t depth_of(const run *r, uint32_t i)
 }
 
 /* Which bands there are, and room for what is right. */
-static pd_status open_truths(run *r, pd_error *err)
+static pd_status open_truths(pd_calibrating *r, pd_error *err)
 {
     for (uint32_t at = 0; at < r->spreads * PD_BANDS; at++) {
         uint32_t b = at % PD_BANDS;
-        truth *t = &r->truths[at / PD_BANDS][b];
+        pd_truth *t = &r->truths[at / PD_BANDS][b];
         if (b > 0 && pd_band_k[b] > r->info->rows) continue;
         t->k = pd_band_k[b];
         t->queries = r->n < band_queries[b] ? r->n : band_queries[b];
@@ -257,16 +224,16 @@ static pd_status open_truths(run *r, pd_error *err)
     return PD_OK;
 }
 
-static void keep_truth(run *r, uint32_t i, uint32_t spread, const pd_answer *answer)
+static void keep_truth(pd_calibrating *r, uint32_t i, uint32_t spread, const pd_answer *answer)
 {
     for (uint32_t b = 0; b < PD_BANDS; b++) {
-        truth *t = &r->truths[spread][b];
+        pd_truth *t = &r->truths[spread][b];
         if (i >= t->queries) continue;
         uint32_t n = answer->count < t->k ? answer->count : t->k;
         uint64_t *ids = t->ids + (size_t)i * t->k;
         for (uint32_t h = 0; h < n; h++)
             ids[h] = answer->hits[h].id;
-        qsort(ids, n, sizeof *ids, by_id);
+        qsort(ids, n, sizeof *ids, pd_calibrate_by_id);
         t->count[i] = n;
         t->last[i] = n ? answer->hits[n - 1].score : INFINITY;
     }
@@ -274,7 +241,7 @@ static void keep_truth(run *r, uint32_t i, uint32_t spread, const pd_answer *ans
 
 /* Exact answers of as many queries as one call takes, each at every spread: neighbours that share a vector share the
  * work of its similarities. */
-static pd_status find_truths(run *r, pd_error *err)
+static pd_status find_truths(pd_calibrating *r, pd_error *err)
 {
     uint32_t most = PD_MAX_QUERIES / r->spreads;
     pd_status status = PD_OK;
@@ -284,7 +251,7 @@ static pd_status find_truths(run *r, pd_error *err)
         for (uint32_t i = first; i < first + n; i++) {
             for (uint32_t s = 0; s < r->spreads; s++) {
                 uint32_t k = depth_of(r, i);
-                set_query(r, at, i, s, k, 0);
+                pd_calibrate_query(r, at, i, s, k, 0);
                 r->answers[at++] = (pd_answer){.hits = r->hits + room};
                 room += k;
             }
@@ -297,101 +264,10 @@ static pd_status find_truths(run *r, pd_error *err)
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ curves --- */
-
-/* The share of the right ids among an answer's. A hit that ties with the last right one is right. */
-static double recall_of(const truth *t, uint32_t i, const pd_answer *answer)
-{
-    uint32_t right = 0, n = t->count[i];
-    const uint64_t *ids = t->ids + (size_t)i * t->k;
-    for (uint32_t h = 0; h < answer->count; h++) {
-        const pd_hit *hit = &answer->hits[h];
-        right += hit->score == t->last[i] || bsearch(&hit->id, ids, n, sizeof *ids, by_id) != NULL;
-    }
-    return n ? (double)(right < n ? right : n) / n : 1.0;
-}
-
-/* One-sided 95% bound of a mean recall: by the deviation between queries, and no better than Wilson's for that many
- * trials, which keeps a sample without a miss from promising perfection. */
-static double lower_bound(double mean, double sd, uint32_t n, uint32_t k)
-{
-    double normal = mean - Z_95 * sd / sqrt((double)n);
-    double trials = (double)n * (double)k, z2 = Z_95 * Z_95 / trials;
-    double wilson = (mean + z2 / 2 - sqrt(z2 * (mean * (1 - mean) + z2 / 4))) / (1 + z2);
-    double low = normal < wilson ? normal : wilson;
-    return low < 0 ? 0 : low;
-}
-
-static pd_status measure_point(run *r, uint32_t spread, const truth *t, uint32_t nprobe, uint32_t m,
-                               pd_curve *curve, pd_error *err)
-{
-    double sum = 0, squares = 0;
-    for (uint32_t first = 0; first < m; first += BATCH) {
-        uint32_t count = m - first < BATCH ? m - first : BATCH;
-        for (uint32_t i = 0; i < count; i++) {
-            set_query(r, i, first + i, spread, t->k, nprobe);
-            r->answers[i] = (pd_answer){.hits = r->hits + (size_t)i * t->k};
-        }
-        pd_status status = r->in->search(r->in->search_context, r->asked, count, r->answers, err);
-        if (!status) status = tick(r, err);
-        if (status) return status;
-        for (uint32_t i = 0; i < count; i++) {
-            double recall = recall_of(t, first + i, &r->answers[i]);
-            sum += recall;
-            squares += recall * recall;
-        }
-    }
-    double mean = sum / m, variance = m > 1 ? (squares - sum * mean) / (m - 1) : 0;
-    uint32_t at = curve->points++;
-    curve->at[at].nprobe = nprobe;
-    curve->at[at].recall = (float)(mean < 1 ? mean : 1);
-    float lower = (float)lower_bound(mean, variance > 0 ? sqrt(variance) : 0, m, t->k);
-    curve->at[at].lower = lower < curve->at[at].recall ? lower : curve->at[at].recall;
-    return PD_OK;
-}
-
-/* 1, 2, 3, 4, 6, 8, 12 ... 64, 128 ... nlist. */
-static uint32_t make_grid(uint32_t nlist, uint32_t *grid)
-{
-    uint32_t n = 0;
-    for (uint32_t p = 1; p < nlist && n < PD_CURVE_POINTS - 2; p *= 2) {
-        grid[n++] = p;
-        if (p > 1 && p < 64 && p + p / 2 < nlist) grid[n++] = p + p / 2;
-    }
-    grid[n++] = nlist;
-    return n;
-}
-
-/* Four times the lists bring nothing more: what is missing is not a matter of probes (codes, or refine rows that round
- * near ties apart). */
-static int is_flat(const pd_curve *curve)
-{
-    uint32_t last = curve->points - 1, nprobe = curve->at[last].nprobe;
-    if (nprobe < FLAT_FROM) return 0;
-    for (uint32_t i = last; i > 0; i--)
-        if (curve->at[i - 1].nprobe * 4 <= nprobe)
-            return curve->at[last].recall - curve->at[i - 1].recall < FLAT_GAIN;
-    return 0;
-}
-
-static pd_status measure_curve(run *r, uint32_t spread, const truth *t, pd_curve *curve, pd_error *err)
-{
-    uint32_t grid[PD_CURVE_POINTS], nlist = r->info->shape.nlist, n = make_grid(nlist, grid);
-    for (uint32_t g = 0; g < n; g++) {
-        double each = (double)grid[g] / nlist * (double)r->info->rows * r->info->shape.dim;
-        double most = POINT_BUDGET / each;
-        uint32_t m = most < (double)t->queries ? (uint32_t)most : t->queries;
-        uint32_t least = t->k == 1 ? 2 * POINT_LEAST : POINT_LEAST;
-        if (m < least) m = t->queries < least ? t->queries : least;
-        pd_status status = measure_point(r, spread, t, grid[g], m, curve, err);
-        if (status) return status;
-        if ((double)curve->at[curve->points - 1].recall >= ENOUGH || is_flat(curve)) break;
-    }
-    return PD_OK;
-}
+/* ------------------------------------------------------------------------------------------------ the whole --- */
 
 /* Weight tables of every spread. 0: the table has nothing that could be weighed. */
-static int draw_weights(run *r, float similarity_sd)
+static int draw_weights(pd_calibrating *r, float similarity_sd)
 {
     uint32_t columns = 0;
     for (uint32_t s = 1; s < PD_SPREADS; s++)
@@ -402,9 +278,7 @@ static int draw_weights(run *r, float similarity_sd)
     return columns != 0;
 }
 
-/* ------------------------------------------------------------------------------------------------ the whole --- */
-
-static pd_status open_weights(run *r, float similarity_sd, pd_error *err)
+static pd_status open_weights(pd_calibrating *r, float similarity_sd, pd_error *err)
 {
     size_t table = PD_SPREADS * (size_t)r->info->layout.weights * sizeof(float);
     uint64_t tables = table ? WEIGHTS_BYTES / table : 1;
@@ -416,15 +290,15 @@ static pd_status open_weights(run *r, float similarity_sd, pd_error *err)
     return PD_OK;
 }
 
-static pd_status open_calls(run *r, pd_error *err)
+static pd_status open_calls(pd_calibrating *r, pd_error *err)
 {
     size_t exact = 0, search = 0;
     /* The deepest queries come first, so that the first exact call needs the most room. */
     for (uint32_t i = 0; i < r->n && i < PD_MAX_QUERIES / r->spreads; i++)
         exact += (size_t)r->spreads * depth_of(r, i);
     for (uint32_t b = 0; b < PD_BANDS; b++) {
-        const truth *t = &r->truths[0][b];
-        size_t room = (size_t)(t->queries < BATCH ? t->queries : BATCH) * t->k;
+        const pd_truth *t = &r->truths[0][b];
+        size_t room = (size_t)(t->queries < PD_CALIBRATE_BATCH ? t->queries : PD_CALIBRATE_BATCH) * t->k;
         search = room > search ? room : search;
     }
     r->hits = malloc(((exact > search ? exact : search) + 1) * sizeof *r->hits);
@@ -435,12 +309,14 @@ static pd_status open_calls(run *r, pd_error *err)
     return PD_OK;
 }
 
-static pd_status measure_curves(run *r, pd_calibration *out, pd_error *err)
+static pd_status measure_curves(pd_calibrating *r, pd_calibration *out, pd_error *err)
 {
-    pd_status status = tick(r, err);
+    pd_status status = pd_calibrate_tick(r, err);
+    if (!status) status = pd_calibrate_depths(r, err);
+    memcpy(out->depths, r->depths, sizeof out->depths);
     for (uint32_t at = 0; !status && at < r->spreads * PD_BANDS; at++) {
         uint32_t s = at / PD_BANDS, b = at % PD_BANDS;
-        if (r->truths[s][b].k) status = measure_curve(r, s, &r->truths[s][b], &out->curves[b][s], err);
+        if (r->truths[s][b].k) status = pd_calibrate_curve(r, s, b, &out->curves[b][s], err);
         r->done++;
     }
     /* Without byte columns a spread can only come from keys, which postings serve. */
@@ -450,10 +326,10 @@ static pd_status measure_curves(run *r, pd_calibration *out, pd_error *err)
     return status;
 }
 
-static void close_run(run *r)
+static void close_run(pd_calibrating *r)
 {
     for (uint32_t at = 0; at < PD_SPREADS * PD_BANDS; at++) {
-        truth *t = &r->truths[at / PD_BANDS][at % PD_BANDS];
+        pd_truth *t = &r->truths[at / PD_BANDS][at % PD_BANDS];
         free(t->ids);
         free(t->count);
         free(t->last);
@@ -472,7 +348,7 @@ pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_
     memset(out, 0, sizeof *out);
     const pd_version_info *info = pd_version_info_of(input->version);
     if (info->rows == 0 || info->shape.nlist == 0 || (input->queries && input->count == 0)) return PD_OK;
-    run r = {.in = input, .info = info, .progress = progress, .context = context};
+    pd_calibrating r = {.in = input, .info = info, .progress = progress, .context = context};
     pd_status status = take_queries(&r, err);
     if (!status) status = measure_spreads(&r, out, err);
     if (!status) status = open_weights(&r, out->similarity_sd, err);

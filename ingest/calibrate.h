@@ -3,7 +3,8 @@
  * For a sample of queries from the table's declared source the exact top-k is found for each spread (0: similarity alone; else
  * with random weights over the table's byte columns, scaled so that the standard deviation of the summed weights over all
  * rows is spread times that of the similarity), then real searches at growing nprobe are compared with it. The curves keep
- * the mean recall and a one-sided 95% lower bound for each band of k and each spread.
+ * the mean recall and a one-sided 95% lower bound for each band of k and each spread. How many candidates a band re-scores
+ * from refine rows is measured before, where probes lose nothing, and the curves are measured with it.
  */
 #ifndef PD_CALIBRATE_H
 #define PD_CALIBRATE_H
@@ -52,5 +53,9 @@ float pd_weights_sd(const pd_resident *resident, const float *weights);
  * reaches it (then *reached = 0). Over the last spread measured the nprobe of that one grows with the square of the spread. */
 uint32_t pd_calibrated_nprobe(const pd_calibration *calibration, uint32_t nlist, uint32_t k, float spread,
                               float recall, int *reached);
+
+/* Candidates that a search for k hits re-scores from refine rows, where the curves' promise is to hold: the larger ratio to k
+ * of the neighbouring bands', at most pd_refine_depth. 0: nothing was measured (the kernels choose). k: up to PD_MAX_DEPTH. */
+uint32_t pd_calibrated_depth(const pd_calibration *calibration, uint32_t k);
 
 #endif

@@ -48,11 +48,13 @@ pd_status pd_calibration_text(const pd_calibration *c, char **text, size_t *leng
             }
         }
     }
-    json_t *root =
-        curves ? json_pack("{s:b, s:I, s:s, s:f, s:f, s:o}", "measured", c->measured, "queries",
-                           (json_int_t)c->queries, "source", c->source, "similarity_sd",
-                           (double)c->similarity_sd, "residual_sd", (double)c->residual_sd, "curves", curves)
-               : NULL;
+    json_t *root = curves
+                       ? json_pack("{s:b, s:I, s:s, s:f, s:f, s:[I, I, I, I], s:o}", "measured", c->measured,
+                                   "queries", (json_int_t)c->queries, "source", c->source, "similarity_sd",
+                                   (double)c->similarity_sd, "residual_sd", (double)c->residual_sd, "depths",
+                                   (json_int_t)c->depths[0], (json_int_t)c->depths[1],
+                                   (json_int_t)c->depths[2], (json_int_t)c->depths[3], "curves", curves)
+                       : NULL;
     if (!root) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the calibration");
     pd_status status = pd_sealed_text(root, text, length, err);
     json_decref(root);
@@ -96,6 +98,22 @@ static int read_curve(const json_t *entry, pd_calibration *c)
     return 0;
 }
 
+/* Files of before the depth was measured have none. */
+static int read_depths(const json_t *depths, pd_calibration *c)
+{
+    if (!depths) return 1;
+    if (json_array_size(depths) != PD_BANDS) return 0;
+    for (uint32_t b = 0; b < PD_BANDS; b++) {
+        const json_t *depth = json_array_get(depths, b);
+        json_int_t n = json_integer_value(depth);
+        if (!json_is_integer(depth) || n < 0 || n > (json_int_t)pd_refine_depth(pd_band_k[b]) ||
+            (n > 0 && n < (json_int_t)pd_band_k[b]))
+            return 0;
+        c->depths[b] = (uint32_t)n;
+    }
+    return 1;
+}
+
 static int read_all(const json_t *root, pd_calibration *c)
 {
     const json_t *queries = json_object_get(root, "queries"), *curves = json_object_get(root, "curves");
@@ -105,7 +123,8 @@ static int read_all(const json_t *root, pd_calibration *c)
     if (!json_is_boolean(json_object_get(root, "measured")) || !json_is_integer(queries) ||
         !json_is_array(curves) || json_integer_value(queries) < 0 ||
         json_integer_value(queries) > INT32_MAX || !source || strlen(source) >= sizeof c->source ||
-        !(sd >= 0 && sd < 1e30) || !(residual >= 0 && residual < 1e30))
+        !(sd >= 0 && sd < 1e30) || !(residual >= 0 && residual < 1e30) ||
+        !read_depths(json_object_get(root, "depths"), c))
         return 0;
     c->measured = json_is_true(json_object_get(root, "measured"));
     c->queries = (uint32_t)json_integer_value(queries);
@@ -187,19 +206,37 @@ static double need_at_spread(const pd_curve curves[PD_SPREADS], float spread, fl
     return low + (high - low) * part;
 }
 
+/* The bands on either side of k; where one was not measured (more than there are rows), the nearest below. */
+static void bands_of(const pd_calibration *c, uint32_t k, uint32_t *below, uint32_t *above)
+{
+    *above = 0;
+    while (*above + 1 < PD_BANDS && pd_band_k[*above] < k)
+        ++*above;
+    while (*above > 0 && !c->curves[*above][0].points)
+        --*above;
+    *below = *above > 0 && pd_band_k[*above] > k ? *above - 1 : *above;
+}
+
+uint32_t pd_calibrated_depth(const pd_calibration *c, uint32_t k)
+{
+    if (!c->measured || k == 0) return 0;
+    uint32_t below, above, whole = pd_refine_depth(k);
+    bands_of(c, k, &below, &above);
+    if (!c->depths[below] || !c->depths[above]) return 0;
+    double low = (double)c->depths[below] / (double)pd_band_k[below];
+    double high = (double)c->depths[above] / (double)pd_band_k[above];
+    double depth = ceil((double)k * (low > high ? low : high) - 1e-6);
+    return depth < (double)whole ? (uint32_t)depth : whole;
+}
+
 uint32_t pd_calibrated_nprobe(const pd_calibration *c, uint32_t nlist, uint32_t k, float spread, float recall,
                               int *reached)
 {
     if (reached) *reached = 0;
     if (!c->measured || nlist == 0) return nlist;
     if (!(spread > 0)) spread = 0; /* a NaN too */
-    /* The bands on either side of k; where one was not measured (more than there are rows), the nearest below. */
-    uint32_t above = 0;
-    while (above + 1 < PD_BANDS && pd_band_k[above] < k)
-        above++;
-    while (above > 0 && !c->curves[above][0].points)
-        above--;
-    uint32_t below = above > 0 && pd_band_k[above] > k ? above - 1 : above;
+    uint32_t below, above;
+    bands_of(c, k, &below, &above);
     double need = 0;
     for (uint32_t b = below; b <= above; b++) {
         double here = need_at_spread(c->curves[b], spread, recall);

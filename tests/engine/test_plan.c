@@ -32,7 +32,11 @@ static uint32_t brand_of(uint32_t i)
 
 static void calibrated(world *w)
 {
-    pd_calibration c = {.measured = 1, .queries = 2500, .source = "file", .similarity_sd = 0.4f};
+    pd_calibration c = {.measured = 1,
+                        .queries = 2500,
+                        .source = "file",
+                        .similarity_sd = 0.4f,
+                        .depths = {2, 13, 120, 1101}};
     for (int b = 0; b < PD_BANDS; b++) {
         for (int s = 0; s < PD_SPREADS; s++) {
             c.curves[b][s].points = 2;
@@ -151,6 +155,20 @@ static void test_the_plain_paths(void **state)
     assert_true(plan.path == PD_PATH_ALL && plan.recall == 0);
     assert_non_null(strstr(plan.note, "not reached"));
     assert_string_equal(pd_path_name(PD_PATH_ROWS), "rows");
+}
+
+static void test_probed_lists_are_refined_as_deep_as_was_calibrated(void **state)
+{
+    world *w = *state;
+    pd_compiled nothing = {.similarity = 1};
+    pd_plan plan = make(w, &nothing, (pd_want){.k = 10}, 1);
+    assert_true(plan.path == PD_PATH_IVF && plan.depth == 13);
+    assert_int_equal(pd_plan_depth(w->resident, &plan, 100), 120); /* over-fetched for diversity */
+    assert_int_equal(pd_plan_depth(w->resident, &plan, 4000), 4404);
+    assert_int_equal(make(w, &nothing, (pd_want){.k = 10, .nprobe = 17}, 1).depth, 13);
+    /* What looks at every row is to be as exact as the codes allow. */
+    assert_int_equal(make(w, &nothing, (pd_want){.k = 10, .nprobe = 200}, 1).depth, 0);
+    assert_int_equal(make(w, &nothing, (pd_want){.k = 10}, 0).depth, 0);
 }
 
 static void test_weights_widen_the_probes_by_their_spread(void **state)
@@ -327,6 +345,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_asks_that_make_no_sense_are_refused),
         cmocka_unit_test(test_the_plain_paths),
+        cmocka_unit_test(test_probed_lists_are_refined_as_deep_as_was_calibrated),
         cmocka_unit_test(test_weights_widen_the_probes_by_their_spread),
         cmocka_unit_test(test_a_rare_heavy_value_comes_from_postings_and_not_from_probes),
         cmocka_unit_test(test_boosted_keys_bring_all_their_rows),

@@ -83,8 +83,8 @@ static void calibrate(world *w, const float *queries, uint32_t count, pd_calibra
     ok(pd_calibrate(&in, out, NULL, NULL, &err), &err);
 }
 
-/* Mean recall@K of unseen queries at nprobe, with weights of a spread. */
-static double recall_at(world *w, const float *queries, float sd, uint32_t nprobe)
+/* Mean recall@K of unseen queries at nprobe and depth, with weights of a spread. */
+static double recall_at(world *w, const float *queries, float sd, uint32_t nprobe, uint32_t depth)
 {
     static pd_query asked[UNSEEN];
     static pd_answer got[UNSEEN], right[UNSEEN];
@@ -100,6 +100,7 @@ static double recall_at(world *w, const float *queries, float sd, uint32_t nprob
                               .weights = own,
                               .nprobe = nprobe,
                               .k = K,
+                              .depth = depth,
                               .min_score = -INFINITY};
         got[q] = (pd_answer){.hits = hits[q]};
         right[q] = (pd_answer){.hits = truth[q]};
@@ -124,6 +125,8 @@ static void test_the_promised_recall_holds_for_unseen_queries(void **state)
     calibrate(w, seen, 1600, &c);
     assert_true(c.measured && c.queries == 1600 && c.similarity_sd > c.residual_sd && c.residual_sd > 0);
     uint32_t nlist = pd_version_info_of(w->version)->shape.nlist, last = 0;
+    uint32_t depth = pd_calibrated_depth(&c, K);
+    assert_true(depth >= K && depth <= pd_refine_depth(K));
     static const float spreads[] = {0, 0.2f, 1}, recalls[] = {0.8f, 0.9f, 0.95f, 0.98f};
     for (int s = 0; s < 3; s++) {
         last = 0;
@@ -132,7 +135,7 @@ static void test_the_promised_recall_holds_for_unseen_queries(void **state)
             uint32_t nprobe = pd_calibrated_nprobe(&c, nlist, K, spreads[s], recalls[r], &reached);
             assert_true(reached && nprobe >= last && nprobe < nlist);
             last = nprobe;
-            double recall = recall_at(w, unseen, spreads[s] * c.similarity_sd, nprobe);
+            double recall = recall_at(w, unseen, spreads[s] * c.similarity_sd, nprobe, depth);
             if (recall < (double)recalls[r] - 0.01)
                 fail_msg("spread %g: recall %g was promised with %u probes and is %g", (double)spreads[s],
                          (double)recalls[r], nprobe, recall);
@@ -140,6 +143,56 @@ static void test_the_promised_recall_holds_for_unseen_queries(void **state)
     }
     free(seen);
     free(unseen);
+}
+
+static void test_the_calibrated_depth_loses_next_to_nothing(void **state)
+{
+    world *w = *state;
+    pd_calibration c;
+    float *seen = queries_make(1600, 3), *unseen = queries_make(UNSEEN, 4);
+    calibrate(w, seen, 1600, &c);
+    uint32_t nlist = pd_version_info_of(w->version)->shape.nlist;
+    for (int b = 0; b < PD_BANDS; b++)
+        assert_true(c.depths[b] >= pd_band_k[b] && c.depths[b] <= pd_refine_depth(pd_band_k[b]));
+    static const float spreads[] = {0, 0.3f, 1};
+    for (int s = 0; s < 3; s++) {
+        float sd = spreads[s] * c.similarity_sd;
+        double whole = recall_at(w, unseen, sd, nlist, 0),
+               chosen = recall_at(w, unseen, sd, nlist, c.depths[1]);
+        if (chosen < whole - 0.002)
+            fail_msg("spread %g: depth %u has recall %g where %g is possible", (double)spreads[s],
+                     c.depths[1], chosen, whole);
+    }
+    free(seen);
+    free(unseen);
+}
+
+static void test_depths_between_bands_take_the_larger_ratio(void **state)
+{
+    (void)state;
+    pd_calibration c = {.measured = 1, .depths = {3, 14, 111, 1101}};
+    for (int b = 0; b < PD_BANDS; b++)
+        c.curves[b][0].points = 1;
+    assert_int_equal(pd_calibrated_depth(&c, 1), 3);
+    assert_int_equal(pd_calibrated_depth(&c, 10), 14);
+    assert_int_equal(pd_calibrated_depth(&c, 100), 111);
+    assert_int_equal(pd_calibrated_depth(&c, 4), 12);
+    assert_int_equal(pd_calibrated_depth(&c, 50), 70);
+    assert_int_equal(pd_calibrated_depth(&c, 64), 90); /* 89.6 */
+    assert_int_equal(pd_calibrated_depth(&c, 500), 555);
+    assert_int_equal(pd_calibrated_depth(&c, PD_MAX_DEPTH), 18039); /* over-fetched: 18038.8 */
+    c.depths[0] = 34; /* a ratio that would ask for more than the kernels do */
+    assert_int_equal(pd_calibrated_depth(&c, 9), pd_refine_depth(9));
+    /* A table of under 1,000 rows has no band for them. */
+    c.curves[3][0].points = 0;
+    assert_int_equal(pd_calibrated_depth(&c, 500), 555);
+    /* Not measured, in a band or at all: the kernels choose. */
+    c.depths[1] = 0;
+    assert_int_equal(pd_calibrated_depth(&c, 10), 0);
+    assert_int_equal(pd_calibrated_depth(&c, 50), 0);
+    assert_int_equal(pd_calibrated_depth(&c, 100), 111);
+    c.measured = 0;
+    assert_int_equal(pd_calibrated_depth(&c, 100), 0);
 }
 
 static void test_held_out_rows_do_not_find_themselves(void **state)
@@ -252,6 +305,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_promised_recall_holds_for_unseen_queries),
+        cmocka_unit_test(test_the_calibrated_depth_loses_next_to_nothing),
+        cmocka_unit_test(test_depths_between_bands_take_the_larger_ratio),
         cmocka_unit_test(test_held_out_rows_do_not_find_themselves),
         cmocka_unit_test(test_a_calibration_can_be_stopped),
         cmocka_unit_test(test_random_weights_have_the_spread_that_was_asked_for),
