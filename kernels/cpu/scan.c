@@ -28,6 +28,7 @@ typedef struct scan_group {
     float least[PD_GROUP]; /* the bar under which not even the steps of a row's values help */
     pd_cpu_group codes;    /* of the queries with a vector */
     int filters;           /* some query has a filter */
+    uint64_t seen;         /* rows that every query of the group has looked at */
 } scan_group;
 
 /* After the bar of query i rose. */
@@ -154,9 +155,10 @@ static void scan_page(scan_group *group, uint32_t number, uint32_t rows)
         memset(scores + i * PD_PAGE_ROWS, 0, PD_PAGE_ROWS * sizeof *scores);
         group->codes.pass[i] = 0.0f >= group->codes.bar[i] ? live : 0;
     }
+    if (!group->filters) group->seen += count;
     for (uint32_t i = 0; i < group->n; i++) {
         uint32_t mask = group->codes.pass[i] & (group->filters ? pass[i] : rows);
-        if (!group->filters || pass[i]) group->to[i]->scanned += count;
+        if (group->filters && pass[i]) group->to[i]->scanned += count;
         if (mask) take_rows(group, i, number, page, scores + i * PD_PAGE_ROWS, mask);
     }
 }
@@ -169,6 +171,13 @@ static void start_group(scan_group *group, const pd_batch *batch, pd_worker *wor
     group->worker = worker;
     group->n = group->nvectors = 0;
     group->filters = 0;
+    group->seen = 0;
+}
+
+static void end_group(scan_group *group)
+{
+    for (uint32_t i = 0; i < group->n; i++)
+        group->to[i]->scanned += group->seen;
 }
 
 static void scan_segment(const pd_batch *batch, const pd_segment *segment, pd_shortlist *candidates,
@@ -185,6 +194,7 @@ static void scan_segment(const pd_batch *batch, const pd_segment *segment, pd_sh
                     add_query(&group, &segment->pairs[i], &candidates[segment->pairs[i].query]);
         for (uint32_t i = segment->first; i < segment->last; i++)
             scan_page(&group, pd_host_list_page(batch->index, list, i), 0xffffffffu);
+        end_group(&group);
     }
 }
 
@@ -226,6 +236,7 @@ static void scan_slots(const pd_batch *batch, uint32_t q, pd_shortlist *to, pd_w
         }
         scan_page(&group, page, rows);
     }
+    end_group(&group);
     for (uint32_t i = 0; i < npairs; i++)
         worker->mark[pairs[i].list] = 0;
 }
