@@ -34,7 +34,7 @@
 
 uint32_t pd_auto_nlist(uint64_t rows)
 {
-    double want = 4.0 * sqrt((double)rows);
+    double want = 2.0 * sqrt((double)rows);
     double most = (double)rows / 39.0;
     uint32_t nlist = (uint32_t)(want < most ? want : most);
     if (nlist > 8) nlist -= nlist % 8;

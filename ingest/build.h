@@ -32,7 +32,8 @@ typedef struct pd_build_input {
     double now; /* when it is built, days since 1970-01-01; 0: now */
 } pd_build_input;
 
-/* Lists for a table of rows: about 4 sqrt(rows), a multiple of 8, at least 1, with at least about 39 rows a list in the
+/* Lists for a table of rows: about 2 sqrt(rows) (finer lists scan fewer rows, but choosing among them and their last pages, half
+ * empty, cost as much), a multiple of 8, at least 1, with at least about 39 rows a list in the
  * training sample (FAISS's own advice). 0 for index = none. */
 uint32_t pd_auto_nlist(uint64_t rows);
 

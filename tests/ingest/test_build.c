@@ -580,8 +580,8 @@ static void test_the_number_of_lists_follows_the_rows(void **state)
     assert_int_equal(pd_auto_nlist(0), 1);
     assert_int_equal(pd_auto_nlist(10), 1);
     assert_int_equal(pd_auto_nlist(400), 8);
-    assert_int_equal(pd_auto_nlist(60000), 976);
-    assert_int_equal(pd_auto_nlist(1000000), 4000);
+    assert_int_equal(pd_auto_nlist(60000), 488);
+    assert_int_equal(pd_auto_nlist(1000000), 2000);
 }
 
 int main(void)
