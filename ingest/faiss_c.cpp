@@ -5,19 +5,15 @@
  * either. No exception leaves a function: it is kept by thread for faiss_get_last_error().
  */
 #include <faiss/c_api/AutoTune_c.h>
-#include <faiss/c_api/Clustering_c.h>
 #include <faiss/c_api/IndexFlat_c.h>
 #include <faiss/c_api/IndexIVF_c.h>
 #include <faiss/c_api/Index_c.h>
-#include <faiss/c_api/MetaIndexes_c.h>
 #include <faiss/c_api/error_c.h>
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
 
 #include <faiss/AutoTune.h>
-#include <faiss/Clustering.h>
 #include <faiss/IndexFlat.h>
-#include <faiss/IndexIDMap.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/impl/FaissException.h>
 #include <faiss/index_factory.h>
@@ -62,16 +58,11 @@ static FaissIndex *out(faiss::Index *index)
     return reinterpret_cast<FaissIndex *>(index);
 }
 
-/* FaissIndexIVF and FaissIndexIDMap are FaissIndex under another name, made by a dynamic_cast: the pointers are those
- * of the derived objects, whose base comes first. */
+/* FaissIndexIVF is FaissIndex under another name, made by a dynamic_cast: the pointer is that of the derived object, whose
+ * base comes first. */
 static faiss::IndexIVF *ivf(const FaissIndexIVF *index)
 {
     return reinterpret_cast<faiss::IndexIVF *>(const_cast<FaissIndexIVF *>(index));
-}
-
-static faiss::IndexIDMap *id_map(const FaissIndexIDMap *index)
-{
-    return reinterpret_cast<faiss::IndexIDMap *>(const_cast<FaissIndexIDMap *>(index));
 }
 
 const char *faiss_get_last_error()
@@ -106,16 +97,6 @@ FaissMetricType faiss_Index_metric_type(const FaissIndex *index)
     return static_cast<FaissMetricType>(in(index)->metric_type);
 }
 
-int faiss_Index_verbose(const FaissIndex *index)
-{
-    return in(index)->verbose;
-}
-
-void faiss_Index_set_verbose(FaissIndex *index, int verbose)
-{
-    in(index)->verbose = verbose != 0;
-}
-
 int faiss_Index_train(FaissIndex *index, idx_t n, const float *x)
 {
     return guarded([&] { in(index)->train(n, x); });
@@ -135,11 +116,6 @@ int faiss_Index_search(const FaissIndex *index, idx_t n, const float *x, idx_t k
                        idx_t *labels)
 {
     return guarded([&] { in(index)->search(n, x, k, distances, labels); });
-}
-
-int faiss_Index_reset(FaissIndex *index)
-{
-    return guarded([&] { in(index)->reset(); });
 }
 
 int faiss_Index_reconstruct(const FaissIndex *index, idx_t key, float *recons)
@@ -176,22 +152,12 @@ int faiss_read_index_fname(const char *fname, int io_flags, FaissIndex **p_out)
 
 /* ---- flat ---- */
 
-int faiss_IndexFlat_new_with(FaissIndexFlat **p_index, idx_t d, FaissMetricType metric)
-{
-    return guarded([&] { *p_index = out(new faiss::IndexFlat(d, static_cast<faiss::MetricType>(metric))); });
-}
-
-int faiss_IndexFlatL2_new_with(FaissIndexFlatL2 **p_index, idx_t d)
-{
-    return guarded([&] { *p_index = out(new faiss::IndexFlatL2(d)); });
-}
-
 int faiss_IndexFlatIP_new_with(FaissIndexFlatIP **p_index, idx_t d)
 {
     return guarded([&] { *p_index = out(new faiss::IndexFlatIP(d)); });
 }
 
-/* ---- inverted lists and id maps ---- */
+/* ---- inverted lists ---- */
 
 FaissIndexIVF *faiss_IndexIVF_cast(FaissIndex *index)
 {
@@ -208,99 +174,9 @@ size_t faiss_IndexIVF_nprobe(const FaissIndexIVF *index)
     return ivf(index)->nprobe;
 }
 
-void faiss_IndexIVF_set_nprobe(FaissIndexIVF *index, size_t nprobe)
-{
-    ivf(index)->nprobe = nprobe;
-}
-
-size_t faiss_IndexIVF_get_list_size(const FaissIndexIVF *index, size_t list_no)
-{
-    return ivf(index)->get_list_size(list_no);
-}
-
 int faiss_IndexIVF_make_direct_map(FaissIndexIVF *index, int new_maintain_direct_map)
 {
     return guarded([&] { ivf(index)->make_direct_map(new_maintain_direct_map != 0); });
-}
-
-int faiss_IndexIDMap_new(FaissIndexIDMap **p_index, FaissIndex *index)
-{
-    return guarded([&] { *p_index = out(new faiss::IndexIDMap(in(index))); });
-}
-
-FaissIndexIDMap *faiss_IndexIDMap_cast(FaissIndex *index)
-{
-    return reinterpret_cast<FaissIndexIDMap *>(dynamic_cast<faiss::IndexIDMap *>(in(index)));
-}
-
-int faiss_IndexIDMap_own_fields(const FaissIndexIDMap *index)
-{
-    return id_map(index)->own_fields;
-}
-
-void faiss_IndexIDMap_set_own_fields(FaissIndexIDMap *index, int own_fields)
-{
-    id_map(index)->own_fields = own_fields != 0;
-}
-
-FaissIndex *faiss_IndexIDMap_sub_index(FaissIndexIDMap *index)
-{
-    return out(id_map(index)->index);
-}
-
-/* ---- clustering ---- */
-
-void faiss_ClusteringParameters_init(FaissClusteringParameters *params)
-{
-    const faiss::ClusteringParameters p;
-    params->niter = p.niter;
-    params->nredo = p.nredo;
-    params->verbose = p.verbose;
-    params->spherical = p.spherical;
-    params->int_centroids = p.int_centroids;
-    params->update_index = p.update_index;
-    params->frozen_centroids = p.frozen_centroids;
-    params->min_points_per_centroid = p.min_points_per_centroid;
-    params->max_points_per_centroid = p.max_points_per_centroid;
-    params->seed = p.seed;
-    params->decode_block_size = p.decode_block_size;
-}
-
-int faiss_Clustering_new_with_params(FaissClustering **p_clustering, int d, int k,
-                                     const FaissClusteringParameters *cp)
-{
-    return guarded([&] {
-        faiss::ClusteringParameters p;
-        p.niter = cp->niter;
-        p.nredo = cp->nredo;
-        p.verbose = cp->verbose != 0;
-        p.spherical = cp->spherical != 0;
-        p.int_centroids = cp->int_centroids != 0;
-        p.update_index = cp->update_index != 0;
-        p.frozen_centroids = cp->frozen_centroids != 0;
-        p.min_points_per_centroid = cp->min_points_per_centroid;
-        p.max_points_per_centroid = cp->max_points_per_centroid;
-        p.seed = cp->seed;
-        p.decode_block_size = cp->decode_block_size;
-        *p_clustering = reinterpret_cast<FaissClustering *>(new faiss::Clustering(d, k, p));
-    });
-}
-
-int faiss_Clustering_train(FaissClustering *clustering, idx_t n, const float *x, FaissIndex *index)
-{
-    return guarded([&] { reinterpret_cast<faiss::Clustering *>(clustering)->train(n, x, *in(index)); });
-}
-
-void faiss_Clustering_centroids(FaissClustering *clustering, float **centroids, size_t *size)
-{
-    std::vector<float> &held = reinterpret_cast<faiss::Clustering *>(clustering)->centroids;
-    *centroids = held.data();
-    *size = held.size();
-}
-
-void faiss_Clustering_free(FaissClustering *clustering)
-{
-    delete reinterpret_cast<faiss::Clustering *>(clustering);
 }
 
 /* ---- parameters: "nprobe", "efSearch", "k_factor_rf", ... ---- */
