@@ -141,7 +141,7 @@ static double summary(const pd_host_index *index, const pd_query *query, uint32_
             mean += weights[v] != 0.0f ? share * exp(power) : 0;
             shares += weights[v] != 0.0f ? share : 0;
         }
-        mean += (1 - shares) * exp(fmin(60, fmax(-60, -(double)index->beta * most)));
+        if (most >= 0) mean += (1 - shares) * exp(fmin(60, fmax(-60, -(double)index->beta * most)));
         total += log(fmax(mean, 1e-4)) / (double)index->beta;
     }
     return total;

@@ -61,7 +61,7 @@ float pd_quantise_query(const float *query, uint32_t dim, uint32_t dim4, int8_t 
     for (uint32_t d = 0; d < dim; d++)
         most = fabsf(query[d]) > most ? fabsf(query[d]) : most;
     float qs = most / 127.0f, per = 127.0f / most;
-    int some = per <= 3.40282347e+38f;
+    int some = per > 0.0f && per <= 3.40282347e+38f;
     for (uint32_t d = 0; d < dim4; d++) {
         float code = 0.0f;
         if (d < dim && some) {

@@ -4,7 +4,8 @@
  * part of the contract and no compiler may contract a multiply and an add (the kernels are built with
  * -ffp-contract=off). With q the query, c the list's centroid, x the row:
  *
- *   i8 codes    qs  = max|q| / 127;  qi[d] = round-to-nearest-even(q[d] / qs) in [-127, 127]  (qs = 0: all 0)
+ *   i8 codes    qs  = max|q| / 127;  qi[d] = round-to-nearest-even(q[d] * (127 / max|q|)) in [-127, 127]
+ *                     (qs and all codes 0 where 127 / max|q| is 0 or overflows)
  *               dot = sum of qi[d] * code[d]                     exact, in i32
  *               lt  = pd_dot(q, c)        (ip, cosine)   or  -pd_l2(q, c)  (l2)
  *               qf  = qs                  (ip, cosine)   or  2 * qs        (l2)

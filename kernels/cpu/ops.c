@@ -67,7 +67,7 @@ INLINE float quantise_some(const float *query, const float *less, const int move
     for (uint32_t j = 0; j < VF; j++)
         most = lane[j] > most ? lane[j] : most;
     float per = 127.0f / most;
-    if (!(per <= 3.40282347e+38f)) return 0.0f;
+    if (!(per > 0.0f && per <= 3.40282347e+38f)) return 0.0f;
     for (uint32_t d = 0; d < whole; d += VF) {
         vfloat value = moved ? v_load(query + d) - v_load(less + d) : v_load(query + d);
         /* Rounded as pd_round() does. */
@@ -693,8 +693,9 @@ static uint32_t steps(const pd_cpu_weigh *w, const pd_layout *layout, const void
 static void summary(const float *histogram, const float *weights, uint32_t values, float most, uint32_t nlist,
                     float beta, float *sums, float *out)
 {
-    /* Most values weigh nothing, for most profiles: they are taken together, since the shares of a list add up to 1. */
-    float nothing = pd_exp_inline(beta * (0.0f - most));
+    /* Most values weigh nothing, for most profiles: they are taken together, since the shares of a list add up to 1.
+     * Where the most is negative there are none, and what they would promise drowns the rest. */
+    float nothing = most < 0.0f ? 0.0f : pd_exp_inline(beta * (0.0f - most));
     for (uint32_t l = 0; l < nlist; l++)
         sums[l] = nothing;
     for (uint32_t v = 0; v < values; v++) {

@@ -83,12 +83,14 @@ typedef struct pd_cpu_weigh {
     double size;  /* the sum of their largest magnitudes: bounds what rounding can do */
 } pd_cpu_weigh;
 
-/* A bar lowered by gain (most or least), and by more than the rounding of the additions can take away. */
+/* A bar lowered by gain (most or least), and by more than the rounding of the additions can take away. Sums that may pass the
+ * largest float on their way are not bounded. */
 static inline float pd_cpu_under(const pd_cpu_weigh *w, float bar, double gain)
 {
     double size = (bar < 0 ? -(double)bar : (double)bar) + 2.0 * w->size;
+    if (!(size < 0x1p126)) return -3.4028234663852886e38f;
     double under = (double)bar - gain - size * (double)(w->ncolumns + w->nkeys + 4) * 0x1p-23;
-    return under < -3.4028234663852886e38 ? -3.4028234663852886e38f : (float)under;
+    return (float)under;
 }
 
 /* The written score of one row, from the score of its similarity. */
