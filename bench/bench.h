@@ -84,9 +84,10 @@ double bench_recall(const bench_data *data, const int64_t *truth, const int64_t 
 typedef struct bench_row {
     const char *system;  /* "pados", "pados-overfetch-100", ... */
     const char *setting; /* "nprobe 12" */
-    uint32_t batch;
-    float target; /* 0: none */
-    float spread; /* of the context weights; negative: similarity alone, or a profile */
+    uint32_t batch, nlist;
+    double nprobe; /* mean of the queries */
+    float target;  /* 0: none */
+    float spread;  /* of the context weights; negative: similarity alone, or a profile */
     double recall, fused_recall;
     double qps, p50_us, p99_us;           /* p50, p99: of whole batches */
     double scanned;                       /* rows looked at a query */

@@ -81,6 +81,8 @@ static pd_status add_cases(bench_pados *p, bench_ask *ask, const char *system, c
         c->row = (bench_row){.system = c->system,
                              .setting = c->setting,
                              .batch = batches[b],
+                             .nlist = pd_version_info_of(p->version)->shape.nlist,
+                             .nprobe = bench_ask_nprobe(ask),
                              .target = target,
                              .spread = ask->context ? ask->context->spread : -1,
                              .recall = -1,

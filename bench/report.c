@@ -109,6 +109,8 @@ void bench_report_json(bench_report *report, const bench_row *row, uint32_t roun
     json_object_set_new(object, "isa", json_string(report->isa));
     json_object_set_new(object, "code", json_string(o->code));
     json_object_set_new(object, "refine", json_string(o->refine));
+    json_object_set_new(object, "nlist", json_integer(row->nlist));
+    set_real(object, "nprobe", row->nprobe);
     json_object_set_new(object, "round", json_integer(round));
     if (row->spread >= 0) {
         json_object_set_new(object, "spread", json_real((double)row->spread));

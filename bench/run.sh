@@ -1,35 +1,64 @@
 #!/bin/sh
-# What `./run bench` measures, once Pados is built: Fashion-MNIST beside FAISS and hnswlib, the fused score beside
-# over-fetching, and a padosd under load. Everything is kept in a fresh folder under build/bench: *.txt as it was printed,
-# *.jsonl one object a line.
+# What `./run bench` measures, once Pados is built: Pados and its peers on Fashion-MNIST and on synthetic rows, taking turns on
+# the same data; the machine's ceilings; a padosd under load. Everything goes into a fresh folder under build/bench: *.jsonl
+# one object a line, *.txt as it was printed, and report.html, one page that stands alone. docs/BENCHMARKS.md has the rules.
 #
-#   ./run bench            l2, cosine, ip x four peers x recall 0.9, 0.95, 0.99; spreads 0.1 to 1; 60 s of load, twice
-#   ./run bench --quick    l2 and cosine, two peers, 2,000 queries, spread 0.5, 10 s of load
+#   ./run bench            everything: about 40 minutes on two processors (graphs of a million rows are kept for the next run)
+#   ./run bench --quick    Fashion-MNIST and 100,000 synthetic rows, three peers, 10 s of load: under 6 minutes
+#   ./run bench --all      also the slow graphs (faiss-hnsw, usearch, svs) on a million rows
+#   --keep                 puts the lines into bench/results/MACHINE too
 set -eu
 cd "$(dirname "$0")/.."
 . bench/serve.sh
 
-metrics="l2 cosine ip" peers=faiss-ivf,faiss-ivfsq8,faiss-hnsw,hnswlib spreads="0.1 0.3 0.5 1.0" seconds=60 few=
-case "${1:-}" in
-'') ;;
---quick) metrics="l2 cosine" peers=faiss-ivf,hnswlib spreads=0.5 seconds=10 few="--queries 2000" ;;
-*)
-    echo "usage: ./run bench [--quick]" >&2
-    exit 2
-    ;;
-esac
+quick= all= keep=
+for word in "$@"; do
+    case "$word" in
+    --quick) quick=1 ;;
+    --all) all=1 ;;
+    --keep) keep=1 ;;
+    *)
+        echo "usage: ./run bench [--quick | --all] [--keep]" >&2
+        exit 2
+        ;;
+    esac
+done
 data=build/data/fashion_mnist
 out=build/bench/$(date +%Y%m%d-%H%M%S)
+venv=build/bench-venv
+python=$venv/bin/python
+seconds=60
+[ -z "$quick" ] || seconds=10
 
 say() { printf '\n%s\n' "$*"; }
 
-# measure NAME OPTION...: one run of pados-bench, shown and kept. Its exit status is the run's, not tee's.
-measure() {
+# The peers, each by itself: what does not install is said and left out. hnswlib is built from source, for this machine.
+peers_install() {
+    [ -x "$python" ] || python3 -m venv "$venv" || stop_with "python3 -m venv failed (python3-venv makes it)"
+    for package in numpy hnswlib faiss-cpu scann usearch scalable-vs; do
+        "$venv/bin/pip" show -q "$package" 2>/dev/null && continue
+        say "installing $package from PyPI into $venv"
+        "$venv/bin/pip" install -q --disable-pip-version-check "$package" || say "$package cannot be had here: it is left out"
+    done
+    "$python" -c 'import numpy' 2>/dev/null || stop_with "numpy cannot be had: the comparison needs it"
+}
+
+# compare NAME OPTION... -- ARGUMENT...: Pados and peers on one data set, shown and kept. Its status is the run's, not tee's.
+compare() {
     name=$1
     shift
-    { "$bin/pados-bench" --base "$data/base.u8bin" --query "$data/query.u8bin" --dataset fashion-mnist --threads 1 --batch 1024 \
-        --json "$out/$name.jsonl" "$@" || echo failed >"$out/failed"; } | tee -a "$out/$name.txt"
-    [ ! -e "$out/failed" ] || stop_with "pados-bench $* failed; what it printed is in $out/$name.txt"
+    say "== $name =="
+    { "$python" bench/compare.py --bench "$bin/pados-bench" --json "$out/$name.jsonl" --cache build/bench-cache "$@" ||
+        echo failed >"$out/failed"; } 2>&1 | tee "$out/$name.txt"
+    [ ! -e "$out/failed" ] || stop_with "$name failed; what it printed is in $out/$name.txt"
+}
+
+# Instruction sets that can be forced here besides the one that is chosen: --also "--isa NAME" for each.
+other_isas() {
+    for isa in amx vnni avx512vnni avx512 avx2 portable; do
+        "$bin/pados-bench" --generate 64x8 --queries 8 --recall 0.9 --batch 8 --rounds 1 --seconds 0 --isa "$isa" >/dev/null 2>&1 &&
+            printf -- '--also=--isa %s\n' "$isa"
+    done | tail -n +2
 }
 
 # What the server holds, in MiB: flat from one load to the next, or it leaks.
@@ -48,61 +77,52 @@ load() {
     cat "$out/$name.txt"
 }
 
-summary() {
-    awk '
-    function value(text, name,    at) {
-        at = index(text, "\"" name "\": ")
-        if (!at) return ""
-        text = substr(text, at + length(name) + 4)
-        sub(/^"/, "", text)
-        sub(/[",}].*/, "", text)
-        return text
-    }
-    {
-        metric = value($0, "metric"); target = value($0, "recall_target"); name = value($0, "system")
-        if (FILENAME ~ /fused/) {
-            if (value($0, "fused_recall") == "") next
-            fused[++f] = sprintf("%6.2f  %-24s %9.4f %11.0f %11.0f", value($0, "spread"), name (target != "" ? " at " sprintf("%.2f", target) : ""),
-                value($0, "fused_recall"), value($0, "qps"), value($0, "rows_scanned"))
-            next
-        }
-        if (value($0, "recall") == "") next
-        key[++n] = metric " " sprintf("%.2f", target); system_[n] = name; qps[n] = value($0, "qps")
-        line[n] = sprintf("%-7s %6.2f  %-14s %9.4f %11.0f", metric, target, name, value($0, "recall"), qps[n])
-        if (value($0, "reached") == "false") note[n] = "  target not reached"
-        if (name == "hnswlib") other[key[n]] = qps[n]
-    }
-    END {
-        printf "%-7s %6s  %-14s %9s %11s %11s\n", "metric", "target", "system", "recall@10", "queries/s", "x hnswlib"
-        for (i = 1; i <= n; i++)
-            print line[i] sprintf(" %11s", key[i] in other && other[key[i]] > 0 ? sprintf("%.2f", qps[i] / other[key[i]]) : "-") note[i]
-        printf "\n%6s  %-24s %9s %11s %11s\n", "spread", "fused, 4 x 32 values", "recall@10", "queries/s", "rows/query"
-        for (i = 1; i <= f; i++) print fused[i]
-    }' "$@"
-}
-
 for program in pados-bench pados-load; do
     [ -x "$bin/$program" ] || stop_with "$bin/$program is not built (./run build makes it)"
 done
+peers_install
 mkdir -p "$out"
 if [ ! -s "$data/classes.csv" ]; then
     say "Fashion-MNIST becomes $data"
     sh bench/data/fashion_mnist/make.sh "$data"
 fi
 
-say "== Recall and throughput, one thread; answers must not depend on batch size or threads (checked under l2) =="
-for metric in $metrics; do
-    check=
-    [ "$metric" != l2 ] || check=--check
-    # shellcheck disable=SC2086
-    measure "$metric" --metric "$metric" --peers "$peers" --recall 0.9,0.95,0.99 $few $check
-done
+say "== The machine =="
+"$python" bench/report.py --about >"$out/machine.jsonl"
+cat "$out/machine.jsonl"
+"$bin/pados-bench" --ceilings --json "$out/machine.jsonl"
 
-say "== The fused score beside over-fetching =="
-for spread in $spreads; do
+fashion="--base $data/base.u8bin --query $data/query.u8bin --dataset fashion-mnist"
+if [ -n "$quick" ]; then
     # shellcheck disable=SC2086
-    measure fused --metric l2 --fused "4x32:$spread" --recall 0.95 ${few:---queries 2500}
-done
+    compare fashion-l2 --peers hnswlib:0,faiss-ivfsq8:0,faiss-ivfpq:0 --batch 64,1024 --recall 0.95,0.99 --rounds 3 --seconds 0.5 \
+        --fused-recall 0.95 -- $fashion --metric l2 --queries 2000 --fused 4x32:0.5
+    compare synthetic-100k --peers hnswlib:0,faiss-ivfsq8:0 --recall 0.95 --rounds 3 --seconds 0.5 \
+        -- --generate 100000x128 --queries 1000
+else
+    forced=$(other_isas)
+    old_ifs=$IFS
+    IFS='
+'
+    # shellcheck disable=SC2086
+    set -- $forced
+    IFS=$old_ifs
+    # shellcheck disable=SC2086
+    compare fashion-l2 --peers hnswlib,faiss-ivf,faiss-ivfsq8,faiss-ivfpq,faiss-hnsw:0,scann,usearch:0,svs:0 \
+        --batch 1,64,1024,10000 --fused-recall 0.95 "$@" -- $fashion --metric l2 --fused 4x32:0.3,0.5,1.0
+    # shellcheck disable=SC2086
+    compare fashion-cosine --peers hnswlib:0,faiss-ivfsq8:0,scann:0 --seconds 0.5 -- $fashion --metric cosine
+    # shellcheck disable=SC2086
+    compare fashion-threads --peers hnswlib:0,faiss-ivfsq8:0 --recall 0.95 --threads "1,$(nproc)" --seconds 0.5 \
+        -- $fashion --metric l2 --queries 5000
+    compare synthetic-100k --peers hnswlib:0,faiss-ivfsq8:0,faiss-ivfpq:0 --recall 0.95 --fused-recall 0.95 --seconds 0.5 \
+        -- --generate 100000x128 --queries 2000 --fused 4x32:0.3,0.5,1.0
+    million=hnswlib:0,faiss-ivf:0,faiss-ivfsq8:0,faiss-ivfpq:0,scann:0
+    [ -z "$all" ] || million=$million,faiss-hnsw:0,usearch:0,svs:0
+    compare synthetic-1m --peers "$million" --batch 1,64,1024 --recall 0.9,0.95,0.99 \
+        -- --generate 1000000x128 --queries 2000
+    compare synthetic-5m --recall 0.95 -- --generate 5000000x128 --queries 1000
+fi
 
 say "== padosd under load: 32 clients, batches of 8, Complete Journey, profile and context =="
 serve_guard
@@ -114,13 +134,12 @@ load load-mute --mute 20
 serve_stop
 
 say "== Summary ($out) =="
-set --
-for metric in $metrics; do
-    set -- "$@" "$out/$metric.jsonl"
-done
-summary "$@" "$out/fused.jsonl"
-echo
-cat "$out/load.txt" "$out/load-mute.txt"
-echo
-echo "One thread, batch 1024. FAISS is Debian's SSE2 build: claim nothing against it that was not measured against a current one."
-echo "A peer's parameter is tuned on the measured queries; Pados chooses its own from queries it is not measured on."
+"$python" bench/report.py --text "$out"
+"$python" bench/report.py "$out" "$out/report.html"
+if [ -n "$keep" ]; then
+    kept=bench/results/$("$python" bench/report.py --slug)
+    mkdir -p "$kept"
+    rm -f "$kept"/*.jsonl
+    cp "$out"/*.jsonl "$kept"
+    say "the lines are kept in $kept"
+fi
