@@ -159,7 +159,7 @@ def by_system(points):
 
 
 def curves(points, x, x_of):
-    return [{"name": name, "label": name.replace("pados-overfetch-", "pados, over-fetch "), "css": css_of(name),
+    return [{"name": name, "label": name.replace("pados-overfetch-", "pados, fetch "), "css": css_of(name),
              "bold": name == "pados", "dashed": name.startswith("pados-"),
              "points": [(x_of(p), p.qps, p.low, p.high, p.tip) for p in some]} for name, some in points]
 
