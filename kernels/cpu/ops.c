@@ -584,16 +584,18 @@ static void add_column(const pd_cpu_column *column, const uint8_t *values, float
 #endif
 
 /* Few rows one at a time, many all together. */
-static void add_weights(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, float *scores,
-                        uint32_t mask)
+static uint32_t add_weights(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, float *scores,
+                            uint32_t mask, float bar)
 {
     const unsigned char *base = (const unsigned char *)page;
     if (__builtin_popcount(mask) <= 8) {
+        uint32_t reach = 0;
         for (; mask; mask &= mask - 1) {
             uint32_t row = (uint32_t)__builtin_ctz(mask);
             scores[row] = pd_cpu_weigh_row(w, layout, base, row, scores[row]);
+            reach |= (uint32_t)(scores[row] >= bar) << row;
         }
-        return;
+        return reach;
     }
     for (uint32_t c = 0; c < w->ncolumns; c++)
         add_column(&w->columns[c], base + layout->bytes + (size_t)w->columns[c].column * PD_PAGE_ROWS,
@@ -604,6 +606,7 @@ static void add_weights(const pd_cpu_weigh *w, const pd_layout *layout, const vo
         for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
             scores[r] = keys[r] == w->keys[i].value ? scores[r] + w->keys[i].weight : scores[r];
     }
+    return mask & at_least(scores, bar);
 }
 
 static uint32_t weigh(const pd_cpu_weigh *w, const pd_layout *layout, const void *page, float *scores,
@@ -613,8 +616,7 @@ static uint32_t weigh(const pd_cpu_weigh *w, const pd_layout *layout, const void
         scores[r] = w->vector ? w->a * scores[r] + 0.0f : 0.0f;
     if (w->ncolumns + w->nkeys == 0) return at_least(scores, bar);
     if (!can_reach(w, scores, bar)) return 0;
-    add_weights(w, layout, page, scores, 0xffffffffu);
-    return at_least(scores, bar);
+    return add_weights(w, layout, page, scores, 0xffffffffu, bar);
 }
 
 /* The steps of 32 rows' values in one column. */

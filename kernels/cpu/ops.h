@@ -59,7 +59,7 @@ typedef struct pd_cpu_column {
     float most;         /* the largest weight of any value */
     uint32_t reach;     /* entries of steps: 64, 128 or 256; values from reach on step like the last */
     /* An upper bound of each weight in whole steps over the column's least: table[v] <= least + step * steps[v]. */
-    uint8_t steps[256];
+    uint8_t steps[256] __attribute__((aligned(64)));
 } pd_cpu_column;
 
 static inline float pd_cpu_weight(const pd_cpu_column *column, uint8_t value)
@@ -151,9 +151,10 @@ typedef struct pd_cpu_ops {
      * similarity alone. */
     uint32_t (*steps)(const pd_cpu_weigh *weigh, const pd_layout *layout, const void *page,
                       const float *scores, float bar, uint32_t mask);
-    /* Scores of the similarity alone in, scores out, for the rows of mask; those of others are not complete. */
-    void (*add_weights)(const pd_cpu_weigh *weigh, const pd_layout *layout, const void *page, float *scores,
-                        uint32_t mask);
+    /* Scores of the similarity alone in, scores out, for the rows of mask; those of others are not complete. Returns the
+     * rows of mask that reach the bar. */
+    uint32_t (*add_weights)(const pd_cpu_weigh *weigh, const pd_layout *layout, const void *page,
+                            float *scores, uint32_t mask, float bar);
     /* values[i] += more[i] (NULL: nothing); what is then NaN or under -FLT_MAX becomes -FLT_MAX. */
     void (*settle)(float *values, const float *more, uint32_t n);
     /* Appends the scores and slots (slot + row) of the rows of mask; up to 16 entries behind what it returns may be

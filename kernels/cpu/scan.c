@@ -70,8 +70,8 @@ static void take_rows(scan_group *group, uint32_t i, uint32_t number, const unsi
     if (weigh->ncolumns > 0) mask = ops->steps(weigh, layout, page, scores, group->least[i], mask);
     if (mask == 0) return;
     if (weigh->ncolumns + weigh->nkeys > 0) {
-        ops->add_weights(weigh, layout, page, scores, mask);
-        mask &= ops->at_least(scores, group->to[i]->bar);
+        mask = ops->add_weights(weigh, layout, page, scores, mask, group->to[i]->bar);
+        if (mask == 0) return;
     }
     if (pd_shortlist_push(batch, group->to[i], group->preps[i]->query, page, number * PD_PAGE_ROWS, scores,
                           mask, group->worker))

@@ -153,7 +153,10 @@ static void check_sums(const scale_pan *pan, const pd_cpu_ops *ops, const pd_cpu
     for (uint32_t trial = 0; trial < 4; trial++) {
         uint32_t mask = trial == 0 ? UINT32_MAX : trial == 1 ? 0x10040201u : table_below(UINT32_MAX);
         memcpy(scores, sims, sizeof scores);
-        ops->add_weights(w, &pan->layout, pan->page, scores, mask);
+        uint32_t reach = ops->add_weights(w, &pan->layout, pan->page, scores, mask, bar);
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            if ((reach >> r & 1) != (mask >> r & (uint32_t)(totals[r] >= bar)))
+                fail_msg("%s: row %u", what, r);
         for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
             if (mask >> r & 1 && !same_float(scores[r], totals[r]))
                 fail_msg("%s: row %u sums to %a, not %a", what, r, (double)scores[r], (double)totals[r]);
