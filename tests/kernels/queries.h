@@ -152,7 +152,7 @@ static inline query_set *queries_make(const world *w)
         float *vector = s->vectors + (size_t)q * dim;
         uint32_t near = world_below(WORLD_ROWS);
         for (uint32_t d = 0; d < dim; d++)
-            vector[d] = w->rows[(size_t)near * dim + d] + 0.2f * world_normal();
+            vector[d] = w->rows[(size_t)near * dim + d] + 0.2f * w->unit * world_normal();
         if (w->shape.metric == PD_COSINE) pd_normalise(vector, dim);
         s->queries[q] = (pd_query){.vector = c->no_vector ? NULL : vector,
                                    .similarity = c->no_similarity ? 0.0f : 0.75f,
@@ -176,6 +176,36 @@ static inline query_set *queries_make(const world *w)
     return s;
 }
 
+/* Does row r pass what query q asks, by the raw columns? */
+static inline int query_passes(const query_set *s, const world *w, uint32_t q, uint32_t r)
+{
+    const query_case *c = s->cases[q];
+    uint64_t members = 0;
+    for (uint32_t j = 0; j < 8; j++)
+        members |= (uint64_t)w->bytes[r][WORLD_SET + j] << (8 * j);
+    int category = w->bytes[r][0] == 1 || w->bytes[r][0] == 2 || w->bytes[r][0] == 4;
+    int range = w->floats[r][0] >= -4.0f;
+    int set = (members & s->set_test.any) && !(members & s->set_test.none);
+    int key = w->keys[r] == 2 || w->keys[r] == 5;
+    int pass = 1;
+    if (c->filter == BY_BYTE || c->filter == BY_ALL) pass &= category;
+    if (c->filter == BY_RANGE || c->filter == BY_ALL) pass &= range;
+    if (c->filter == BY_SET || c->filter == BY_ALL) pass &= set;
+    if (c->filter == BY_KEY) pass &= key;
+    if (c->filter == BY_NO_KEY || c->filter == BY_ALL) pass &= !key;
+    if (c->filter == NOTHING) pass = 0;
+    for (uint32_t i = 0; c->exclude && i < 60; i++)
+        pass &= s->exclude[i] != w->ids[r];
+    return pass && !w->deleted[r];
+}
+
+static inline int by_hit(const void *a, const void *b)
+{
+    const pd_hit *x = a, *y = b;
+    if (x->score != y->score) return x->score < y->score ? 1 : -1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
 static inline void queries_free(query_set *s)
 {
     free(s->vectors);
@@ -186,7 +216,7 @@ static inline void queries_free(query_set *s)
 
 typedef struct answer_set {
     pd_answer answers[NQUERIES];
-    uint32_t probes[NQUERIES][WORLD_LISTS];
+    uint32_t probes[NQUERIES][WORLD_MOST_LISTS];
     pd_hit *hits;
 } answer_set;
 

@@ -9,7 +9,8 @@
 #include "f16.h"
 #include "queries.h"
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
+#define NISAS (sizeof isas / sizeof *isas)
 static const uint32_t dims[] = {1, 3, 17, 100, 784};
 
 static pd_device *open_device(const char *backend, const char *isa, uint32_t threads, int idle)
@@ -109,7 +110,7 @@ static void test_exact_search_agrees_everywhere(void **state)
                 pd_device_close(device);
                 exact(w, reference, s->queries, NQUERIES, (pd_refine)dtype, 64, truth);
                 near_truth(w, s, first, truth);
-                for (size_t isa = 0; isa < 3; isa++) {
+                for (size_t isa = 0; isa < NISAS; isa++) {
                     for (uint32_t threads = 1; threads <= 3; threads++) {
                         device = open_device("cpu", isas[isa], threads, threads == 2);
                         if (!device) continue;
@@ -201,7 +202,7 @@ static void test_rows_are_assigned_to_their_nearest_centroid(void **state)
         assert_int_equal(pd_device_assign(device, centroids, LISTS, dim, rows, ROWS, truth, NULL), PD_OK);
         pd_device_close(device);
         assert_int_equal(truth[0], 0);
-        for (size_t isa = 0; isa < 3; isa++) {
+        for (size_t isa = 0; isa < NISAS; isa++) {
             for (uint32_t threads = 1; threads <= 3; threads++) {
                 device = open_device("cpu", isas[isa], threads, 0);
                 if (!device) continue;

@@ -13,7 +13,7 @@
 
 #define SLAB ((uint64_t)96 << 20)
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
 static const uint32_t dims[] = {1, 3, 17, 100, 784};
 
 typedef struct combination {
@@ -217,27 +217,6 @@ static void test_look_up_tables_answer_alike_everywhere(void **state)
 
 /* ---------------------------------------------------------------------------------- the truth over raw rows --- */
 
-static int passes(const query_set *s, const world *w, const query_case *c, uint32_t r)
-{
-    uint64_t members = 0;
-    for (uint32_t j = 0; j < 8; j++)
-        members |= (uint64_t)w->bytes[r][WORLD_SET + j] << (8 * j);
-    int category = w->bytes[r][0] == 1 || w->bytes[r][0] == 2 || w->bytes[r][0] == 4;
-    int range = w->floats[r][0] >= -4.0f;
-    int set = (members & s->set_test.any) && !(members & s->set_test.none);
-    int key = w->keys[r] == 2 || w->keys[r] == 5;
-    int pass = 1;
-    if (c->filter == BY_BYTE || c->filter == BY_ALL) pass &= category;
-    if (c->filter == BY_RANGE || c->filter == BY_ALL) pass &= range;
-    if (c->filter == BY_SET || c->filter == BY_ALL) pass &= set;
-    if (c->filter == BY_KEY) pass &= key;
-    if (c->filter == BY_NO_KEY || c->filter == BY_ALL) pass &= !key;
-    if (c->filter == NOTHING) pass = 0;
-    for (uint32_t i = 0; c->exclude && i < 60; i++)
-        pass &= s->exclude[i] != w->ids[r];
-    return pass && !w->deleted[r];
-}
-
 static double raw_score(const query_set *s, const world *w, uint32_t q, uint32_t r)
 {
     const pd_query *query = &s->queries[q];
@@ -255,13 +234,6 @@ static double raw_score(const query_set *s, const world *w, uint32_t q, uint32_t
     return score;
 }
 
-static int by_hit(const void *a, const void *b)
-{
-    const pd_hit *x = a, *y = b;
-    if (x->score != y->score) return x->score < y->score ? 1 : -1;
-    return (x->id > y->id) - (x->id < y->id);
-}
-
 static void test_the_reference_gives_what_the_raw_rows_say(void **state)
 {
     const devices *d = *state;
@@ -277,7 +249,7 @@ static void test_the_reference_gives_what_the_raw_rows_say(void **state)
             pd_answer truth = {.hits = hits, .scanned = got->answers[q].scanned};
             for (uint32_t r = 0; r < WORLD_ROWS; r++) {
                 float score = (float)raw_score(s, w, q, r);
-                if (passes(s, w, s->cases[q], r) && score >= s->queries[q].min_score)
+                if (query_passes(s, w, q, r) && score >= s->queries[q].min_score)
                     hits[truth.count++] = (pd_hit){.id = w->ids[r], .score = score, .slot = w->slot[r]};
             }
             qsort(hits, truth.count, sizeof *hits, by_hit);

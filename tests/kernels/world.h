@@ -12,16 +12,30 @@
 #include "backend.h"
 #include "score.h"
 
-#define WORLD_BYTES 10u /* a category, one column that is never weighed, a set's eight planes */
-#define WORLD_SET   2u
-#define WORLD_ROWS  700u
-#define WORLD_LISTS 13u
+#define WORLD_BYTES      10u /* a category, one column that is never weighed, a set's eight planes */
+#define WORLD_SET        2u
+#define WORLD_ROWS       700u
+#define WORLD_LISTS      13u
+#define WORLD_MOST_LISTS 70u
+#define WORLD_PAGES      128u
+
+/* What the rows are like. */
+typedef enum world_kind {
+    WORLD_PLAIN,
+    WORLD_EQUAL,     /* every row is the same, attributes too */
+    WORLD_FAR,       /* norms about 1e17 */
+    WORLD_SUBNORMAL, /* every value is a subnormal number */
+    WORLD_ONE_LIST,  /* all rows are in list 5, and the others are empty */
+    WORLD_TWO_VALUES,
+    WORLD_KINDS
+} world_kind;
 
 typedef struct world {
     pd_shape shape;
     pd_layout layout;
     uint32_t nlist; /* of the lists that rows were dealt to; 1 where the shape has none */
     float *centroids, *rows;
+    float unit; /* about how far values lie apart */
     uint64_t ids[WORLD_ROWS];
     uint8_t bytes[WORLD_ROWS][WORLD_BYTES];
     float floats[WORLD_ROWS][2];
@@ -30,7 +44,7 @@ typedef struct world {
     uint8_t deleted[WORLD_ROWS];
     uint32_t npages;
     unsigned char *pages, *refines;
-    uint32_t offsets[WORLD_LISTS + 1], page_numbers[64], counts[WORLD_LISTS];
+    uint32_t offsets[WORLD_MOST_LISTS + 1], page_numbers[WORLD_PAGES], counts[WORLD_MOST_LISTS];
     float *histograms;
 } world;
 
@@ -73,28 +87,52 @@ static inline void world_columns(world *w)
     }
 }
 
-static inline void world_vectors(world *w)
+static inline float world_value(world_kind kind, float centroid)
+{
+    switch (kind) {
+    case WORLD_FAR:
+        return 1e17f * (centroid + 0.5f * world_normal());
+    case WORLD_SUBNORMAL:
+        return (float)(world_below(2001)) * 0x1p-149f - 1000.0f * 0x1p-149f;
+    case WORLD_TWO_VALUES:
+        return world_below(2) ? 1.0f : -1.0f;
+    default:
+        return centroid + 0.5f * world_normal();
+    }
+}
+
+static inline void world_copy_row(world *w, uint32_t r, uint32_t from)
 {
     uint32_t dim = w->shape.dim;
-    w->centroids = calloc((size_t)WORLD_LISTS * dim, sizeof(float));
+    memcpy(w->rows + (size_t)r * dim, w->rows + (size_t)from * dim, dim * sizeof *w->rows);
+    w->list[r] = w->list[from];
+    memcpy(w->bytes[r], w->bytes[from], WORLD_BYTES);
+    w->keys[r] = w->keys[from];
+}
+
+static inline void world_vectors(world *w, world_kind kind)
+{
+    uint32_t dim = w->shape.dim, lists = w->nlist > 1 ? w->nlist : WORLD_LISTS;
+    w->centroids = calloc((size_t)lists * dim, sizeof(float));
     w->rows = calloc((size_t)WORLD_ROWS * dim, sizeof(float));
-    for (size_t i = 0; i < (size_t)WORLD_LISTS * dim; i++)
+    for (size_t i = 0; i < (size_t)lists * dim; i++)
         w->centroids[i] = world_normal();
     for (uint32_t r = 0; r < WORLD_ROWS; r++) {
         /* Lists 3 and 12 stay empty. */
-        uint32_t list = world_below(WORLD_LISTS);
+        uint32_t list = world_below(lists);
         w->list[r] = w->nlist == 1 ? 0 : list == 3 || list == 12 ? 0 : list;
+        if (kind == WORLD_ONE_LIST) w->list[r] = w->nlist > 5 ? 5 : 0;
         float *row = w->rows + (size_t)r * dim;
         for (uint32_t d = 0; d < dim; d++)
-            row[d] = w->centroids[(size_t)list * dim + d] + 0.5f * world_normal();
+            row[d] = world_value(kind, w->centroids[(size_t)list * dim + d]);
         if (w->shape.metric == PD_COSINE) pd_normalise(row, dim);
         /* Every tenth row is the one before it again, in the same list: a tie. */
-        if (r % 10 == 9) {
-            memcpy(row, row - dim, dim * sizeof *row);
-            w->list[r] = w->list[r - 1];
-            memcpy(w->bytes[r], w->bytes[r - 1], WORLD_BYTES);
-            w->keys[r] = w->keys[r - 1];
-        }
+        if (kind == WORLD_EQUAL && r > 0) world_copy_row(w, r, 0);
+        if (r % 10 == 9) world_copy_row(w, r, r - 1);
+    }
+    for (size_t i = 0; i < (size_t)lists * dim; i++) {
+        if (kind == WORLD_FAR) w->centroids[i] *= 1e17f;
+        if (kind == WORLD_SUBNORMAL) w->centroids[i] = world_value(kind, 0);
     }
 }
 
@@ -118,7 +156,7 @@ static inline void world_put(world *w, uint32_t r, uint32_t page, uint32_t place
 /* Pages are dealt out of order, with spare ones between; every list begins a page. */
 static inline void world_pages(world *w)
 {
-    w->npages = 64;
+    w->npages = w->nlist > WORLD_LISTS ? WORLD_PAGES : 64;
     w->pages = aligned_alloc(64, w->npages * w->layout.page_bytes);
     w->refines = w->layout.refine_bytes ? aligned_alloc(64, w->npages * w->layout.refine_bytes) : NULL;
     for (uint32_t p = 0; p < w->npages; p++)
@@ -162,8 +200,8 @@ static inline void world_free(world *w)
     free(w);
 }
 
-static inline world *world_make(pd_metric metric, pd_code code, pd_refine refine, uint32_t dim,
-                                uint32_t nlist)
+static inline world *world_make_of(world_kind kind, pd_metric metric, pd_code code, pd_refine refine,
+                                   uint32_t dim, uint32_t nlist)
 {
     world *w = calloc(1, sizeof *w);
     world_state = 88172645463325252ull + dim;
@@ -175,15 +213,22 @@ static inline world *world_make(pd_metric metric, pd_code code, pd_refine refine
     for (uint32_t j = 0; j < 8; j++)
         w->shape.sizes[WORLD_SET + j] = 256;
     w->nlist = nlist ? nlist : 1;
+    w->unit = kind == WORLD_FAR ? 1e17f : kind == WORLD_SUBNORMAL ? 1e-42f : 1.0f;
     if (pd_layout_of(&w->shape, &w->layout, NULL) != PD_OK) {
         free(w);
         return NULL;
     }
     world_columns(w);
-    world_vectors(w);
+    world_vectors(w, kind);
     world_pages(w);
     world_summaries(w);
     return w;
+}
+
+static inline world *world_make(pd_metric metric, pd_code code, pd_refine refine, uint32_t dim,
+                                uint32_t nlist)
+{
+    return world_make_of(WORLD_PLAIN, metric, code, refine, dim, nlist);
 }
 
 /* Takes the world onto a device. */
