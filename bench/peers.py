@@ -191,7 +191,7 @@ class FaissIvf(Faiss):
     codes = ("Flat",)
 
     def choices(self):
-        return [{"nlist": lists(self.data.rows, f), "codes": c} for c in self.codes for f in (1.0, 0.5, 2.0)]
+        return [{"nlist": lists(self.data.rows, f), "codes": c} for f in (1.0, 0.5, 2.0) for c in self.codes]
 
     def build(self, choice, path):
         metric = self.lib.METRIC_L2 if self.data.l2 else self.lib.METRIC_INNER_PRODUCT
@@ -221,7 +221,7 @@ class FaissIvfPq(FaissIvf):
 
     @property
     def codes(self):
-        return [f"PQ{self.data.dim // d}x4fs" for d in (2, 4)]
+        return [f"PQ{self.data.dim // d}x4fs" for d in ((2, 4) if self.data.dim < 256 else (8, 4))]
 
     def factory(self, choice):
         return f"IVF{choice['nlist']},{choice['codes']},RFlat"
@@ -281,7 +281,7 @@ class Usearch:
         from usearch.index import Index
 
         self.open, self.data = Index, data
-        self.about = f"usearch {version('usearch')} from PyPI"
+        self.about = f"usearch {version('usearch')} from PyPI, {Index(ndim=data.dim).hardware_acceleration}"
 
     def choices(self):
         return [{"M": 16, "efConstruction": 200, "dtype": t} for t in ("f32", "f16")]
@@ -292,7 +292,6 @@ class Usearch:
         self.index.add(np.arange(self.data.rows, dtype=np.uint64), self.data.base, threads=OPTIONS.build_threads)
         if path:
             self.index.save(path)
-        self.about += "" if "," in self.about else f", {self.index.hardware_acceleration}"
 
     def load(self, choice, path):
         self.index = self.open.restore(path)
@@ -399,10 +398,12 @@ class Built:
         self.peer = make(data)
         self.choice = self.peer.choices()[number]
         self.threads(OPTIONS.build_threads)
+        self.cached_graph = False  # built in an earlier run, when build_s was measured
         before, path = anonymous_bytes(), self.cached(data, make.__name__)
         start = time.perf_counter()
         if path and os.path.exists(path + ".json"):
             self.peer.load(self.choice, path)
+            self.cached_graph = True
             with open(path + ".json") as file:
                 self.build_s = json.load(file)["build_s"]
         else:
@@ -524,7 +525,7 @@ def tune(data, make, targets):
     total, few = len(data.queries), min(TUNING_QUERIES, len(data.queries))
     for number in numbers:
         built = Built(make, data, number)
-        say(f"{text(built.choice)}: built in {built.build_s:.1f} s")
+        say(f"{text(built.choice)}: built in {built.build_s:.1f} s{' by an earlier run' if built.cached_graph else ''}")
         for choice in built.peer.tries():
             seen = {}
             for target in targets:
@@ -588,7 +589,7 @@ def record(data, name, point, batch, target, recall, spread):
     row = {"system": name, "setting": point.setting(), "about": point.built.peer.about, "dataset": data.name,
            "rows": data.rows, "dim": data.dim, "metric": data.metric, "k": data.k, "batch": batch,
            "threads": OPTIONS.threads, "queries": len(data.queries), "backend": "cpu", "isa": "",
-           "build_s": round(point.built.build_s, 2), "build_threads": OPTIONS.build_threads,
+           "build_s": round(point.built.build_s, 2), "build_cached": point.built.cached_graph, "build_threads": OPTIONS.build_threads,
            "bytes_per_row": round(point.built.bytes_per_row, 1)}
     row |= {"recall_target": target, "reached": bool(recall >= target)}
     if spread is None:
