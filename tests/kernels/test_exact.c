@@ -161,6 +161,42 @@ static void test_a_search_of_every_list_with_f32_codes_is_exact(void **state)
     pd_device_close(device);
 }
 
+/* A table of refine rows alone is scored by the formula of exact search, and is itself held to the written score. */
+static void test_hard_rows_are_found_exactly_everywhere(void **state)
+{
+    (void)state;
+    for (int kind = WORLD_PLAIN; kind < WORLD_KINDS; kind++) {
+        uint32_t dim = kind % 2 ? 33 : 16;
+        world *w = world_make_of((world_kind)kind, (pd_metric)(kind % 3), PD_CODE_NONE, PD_REFINE_F32, dim,
+                                 WORLD_LISTS);
+        query_set *s = queries_make(w);
+        answer_set *truth = answers_make(), *got = answers_make();
+        for (uint32_t q = 0; q < NQUERIES; q++)
+            s->queries[q].nprobe = WORLD_LISTS;
+        pd_device_options options = {.memory = (uint64_t)64 << 20, .threads = 1, .isa = "portable"};
+        pd_device *device = NULL;
+        pd_index *index = NULL;
+        assert_int_equal(pd_device_open("cpu", &options, &device, NULL), PD_OK);
+        assert_int_equal(world_load(w, device, 0, &index, NULL), PD_OK);
+        assert_int_equal(pd_index_search(index, s->queries, NQUERIES, truth->answers, NULL, NULL), PD_OK);
+        pd_index_close(index);
+        pd_device_close(device);
+        for (size_t i = 0; i < 2 * NISAS; i++) {
+            device = open_device("cpu", isas[i / 2], 1 + 2 * (i % 2), 0);
+            if (!device) continue;
+            exact(w, device, s->queries, NQUERIES, PD_REFINE_F32, 17, got);
+            for (uint32_t q = 0; q < NQUERIES; q++)
+                truth->answers[q].scanned = got->answers[q].scanned;
+            same_bits(truth, got, NQUERIES, isas[i / 2]);
+            pd_device_close(device);
+        }
+        answers_free(truth);
+        answers_free(got);
+        queries_free(s);
+        world_free(w);
+    }
+}
+
 static void test_an_exact_search_may_be_given_up(void **state)
 {
     (void)state;
@@ -229,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact_search_agrees_everywhere),
         cmocka_unit_test(test_a_search_of_every_list_with_f32_codes_is_exact),
+        cmocka_unit_test(test_hard_rows_are_found_exactly_everywhere),
         cmocka_unit_test(test_an_exact_search_may_be_given_up),
         cmocka_unit_test(test_rows_are_assigned_to_their_nearest_centroid),
     };

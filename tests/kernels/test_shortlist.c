@@ -13,6 +13,7 @@ typedef enum stream {
     RANDOM,
     FEW_VALUES,
     TWO_VALUES,
+    PAIRS,
     ALL_EQUAL,
     RISING,
     FALLING,
@@ -33,6 +34,8 @@ static float value_at(stream kind, uint32_t i, uint32_t n)
         return (float)table_below(5);
     case TWO_VALUES:
         return table_below(40) == 0 ? 1.0f : 0.0f;
+    case PAIRS:
+        return (float)table_below(n / 2 + 1);
     case ALL_EQUAL:
         return 3.0f;
     case RISING:
@@ -320,6 +323,58 @@ static void test_a_shortlist_keeps_what_a_sort_would(void **state)
     }
 }
 
+static void set_id(bed *b, uint32_t row, uint64_t id)
+{
+    b->ids[row] = id;
+    pd_page_ids(&b->index->layout, pd_host_page(b->batch.index, row / PD_PAGE_ROWS))[row % PD_PAGE_ROWS] = id;
+}
+
+/* Pushes pages until the list has shrunk. Returns the page behind them. */
+static uint32_t push_until_it_shrinks(bed *b, pd_shortlist *list, uint32_t page, float score)
+{
+    float scores[PD_PAGE_ROWS];
+    const pd_query query = {.similarity = 1};
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        scores[r] = score;
+    for (;; page++) {
+        assert_true(page < PAGES);
+        if (pd_shortlist_push(&b->batch, list, &query, pd_host_page(b->batch.index, page),
+                              page * PD_PAGE_ROWS, scores, UINT32_MAX, &b->worker))
+            return page + 1;
+    }
+}
+
+static void test_a_tie_at_a_new_bar_is_not_held_to_the_ids_of_the_old(void **state)
+{
+    (void)state;
+    for (size_t t = 0; t < NTABLES; t++) {
+        if (!table_of(t)) continue;
+        bed *b = bed_make(table_names[t], pd_shortlist_room(1));
+        float scores[pd_shortlist_room(1) + 16], two[PD_PAGE_ROWS];
+        uint32_t slots[pd_shortlist_room(1) + 16], late = (PAGES - 1) * PD_PAGE_ROWS;
+        const pd_query query = {.similarity = 1};
+        pd_shortlist list;
+        pd_shortlist_init(&list, scores, slots, 1, -INFINITY);
+        for (uint32_t r = 0; r < ROWS; r++)
+            set_id(b, r, r);
+        set_id(b, late, 90000);
+        set_id(b, late + 1, 80000);
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            two[r] = 2.0f;
+        uint32_t page = push_until_it_shrinks(b, &list, 0, 1.0f);
+        assert_true(list.tied && list.bar == 1.0f && list.bar_id == 0);
+        const unsigned char *last = pd_host_page(b->batch.index, PAGES - 1);
+        assert_int_equal(pd_shortlist_push(&b->batch, &list, &query, last, late, two, 1, &b->worker), 0);
+        push_until_it_shrinks(b, &list, page, 1.5f);
+        assert_true(list.count == 1 && list.bar == 2.0f);
+        pd_shortlist_push(&b->batch, &list, &query, last, late, two, 2, &b->worker);
+        pd_shortlist_shrink(&b->batch, &list, &b->worker);
+        assert_int_equal(list.count, 1);
+        assert_int_equal(list.slots[0], late + 1);
+        bed_free(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_rows_are_appended_in_order_and_no_further_than_they_may),
         cmocka_unit_test(test_what_is_no_number_settles_at_the_bottom),
         cmocka_unit_test(test_a_shortlist_keeps_what_a_sort_would),
+        cmocka_unit_test(test_a_tie_at_a_new_bar_is_not_held_to_the_ids_of_the_old),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

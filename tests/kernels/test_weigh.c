@@ -18,6 +18,7 @@
 typedef enum draw {
     SMALL,
     HUGE_WEIGHTS,
+    OVERFLOWING, /* a few columns stay under the largest float, with a similarity they pass it */
     LARGEST,
     MINUTE,
     SUBNORMAL,
@@ -36,6 +37,8 @@ static float weight_of(draw kind)
         return 0.3f * table_float();
     case HUGE_WEIGHTS:
         return 1e37f * table_float();
+    case OVERFLOWING:
+        return 0.4e38f * table_float();
     case LARGEST:
         return table_below(2) ? FLT_MAX : table_below(2) ? -FLT_MAX : 0.0f;
     case MINUTE:
@@ -55,7 +58,7 @@ static float weight_of(draw kind)
 
 static float size_of(draw kind)
 {
-    static const float of[DRAWS] = {1.0f, 1e37f, 1e38f, 1e-37f, 0x1p-146f, 1.0f, 1.0f, 2.0f, 1.0f};
+    static const float of[DRAWS] = {1.0f, 1e37f, 3.3e38f, 1e38f, 1e-37f, 0x1p-146f, 1.0f, 1.0f, 2.0f, 1.0f};
     return of[kind];
 }
 
