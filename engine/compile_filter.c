@@ -320,6 +320,24 @@ static pd_status filter_of_request(filter_work *filter, const pd_condition *from
     return filter_condition(filter, &c);
 }
 
+/* A range passes no row outside the buckets that it touches: said as well, the kernels can skip lists and pages by it. */
+static void imply_buckets(filter_work *filter)
+{
+    const pd_schema *schema = filter->work->schema;
+    for (uint32_t i = 0; i < filter->nranges; i++) {
+        const pd_range_test *range = &filter->ranges[i];
+        for (uint32_t a = 0; a < schema->nattributes; a++) {
+            const pd_attribute *attribute = &schema->attributes[a];
+            if (attribute->type != PD_NUMBER || attribute->float_column != range->column) continue;
+            pd_byte_test *test = &filter->bytes[filter->nbytes++];
+            *test = (pd_byte_test){.column = attribute->byte_column};
+            uint32_t last = pd_attribute_bucket(attribute, range->high);
+            for (uint32_t b = pd_attribute_bucket(attribute, range->low); b <= last; b++)
+                test->allow[b / 64] |= UINT64_C(1) << b % 64;
+        }
+    }
+}
+
 pd_status pd_compile_filter(pd_compile_work *work)
 {
     const pd_ask *ask = work->ask;
@@ -340,6 +358,7 @@ pd_status pd_compile_filter(pd_compile_work *work)
     for (uint32_t i = 0; status == PD_OK && i < ask->nconditions; i++)
         status = filter_of_request(&filter, &ask->conditions[i]);
     if (status != PD_OK) return status;
+    imply_buckets(&filter);
     work->out->filter = (pd_filter){.nbytes = filter.nbytes,
                                     .nranges = filter.nranges,
                                     .nsets = filter.nsets,

@@ -4,9 +4,11 @@
  * (a boosted brand, a rare value) would widen that spread and still be missed, as no list is full of it; such rows are
  * taken from postings instead, all of them, and are left out of the spread.
  *
- * A selective filter is answered from the smallest posting list that it implies: all rows that can pass are scored, so
- * the answer is complete. Any other filter widens the probes by what it is estimated to leave (tests taken as
- * independent), and the reply says so. What the filter's estimate is built from is in plan_filter.c.
+ * A selective filter is answered from the fewest rows that one of its tests leaves, where looking at them is cheaper than
+ * the lists would be: all rows that can pass are scored, so the answer is complete. Any other filter widens the probes, and
+ * the reply says so: k hits among a share s of the rows lie as deep as k / s among all. That holds where what passes is
+ * a random share of each list; where it follows the lists the probes are widened by 1 / s, and nothing is promised. What a
+ * filter leaves is estimated in plan_filter.c.
  */
 #include "plan.h"
 
@@ -22,7 +24,9 @@
 #define DEFAULT_RECALL 0.95f
 #define MOST_SLOTS     65536u /* rows from postings besides the probes */
 #define HEAVY          2.0 /* a weight this many deviations of the similarity over its column's mean is heavy */
-#define RARE           64u /* a value held by fewer than one row in this many is rare */
+#define FEW_ROWS       1024u /* that a filter leaves: they are looked at without asking what lists would cost */
+#define ROW_COST       64.0 /* of a row from postings, in rows of a list (pados-filters-bench measures it) */
+#define RARE           64u  /* a value held by fewer than one row in this many is rare */
 
 const char *pd_path_name(pd_path path)
 {
@@ -272,16 +276,62 @@ static void plan_probes(const pd_version_info *info, const pd_want *want, pd_pla
     if (plan->nprobe > nlist) plan->nprobe = nlist;
 }
 
-static void widen(const pd_version_info *info, const pd_want *want, double share, pd_plan *plan)
+/* Probes under a filter that is blind to the vectors: k hits of a share s of the rows lie as deep as k / s of all, and
+ * are as many of those as of any, so that the curve for k / s holds: between bands linearly in log k, over the last one
+ * in proportion. *promised: 0 over the last. */
+static double probes_behind(const pd_version_info *info, const pd_want *want, double share,
+                            const pd_plan *plan, int *promised)
 {
+    const pd_calibration *calibration = info->calibration;
+    float recall = want->recall > 0 ? want->recall : DEFAULT_RECALL;
+    double deep = (double)want->k / share, log_before = 0, before = 0;
+    *promised = 1;
+    for (uint32_t b = 0; b < PD_BANDS && calibration->curves[b][0].points; b++) {
+        int reached;
+        double at = log((double)pd_band_k[b]),
+               here = (double)pd_calibrated_nprobe(calibration, info->shape.nlist, pd_band_k[b], plan->spread,
+                                                   recall, &reached);
+        *promised = *promised && reached;
+        if (here < before) here = before;
+        if (deep <= (double)pd_band_k[b])
+            return b ? before + (here - before) * (log(deep) - log_before) / (at - log_before) : here;
+        log_before = at;
+        before = here;
+    }
+    *promised = 0;
+    return before * deep / exp(log_before);
+}
+
+static void widen(const pd_version_info *info, const pd_want *want, const pd_leaves *leaves, pd_plan *plan)
+{
+    float recall = plan->recall;
     plan->recall = 0.0f;
     if (want->nprobe) return; /* the caller's word */
-    double nprobe = ceil((double)plan->nprobe / share);
-    uint32_t wide = nprobe < (double)info->shape.nlist ? (uint32_t)nprobe : info->shape.nlist;
+    uint32_t nlist = info->shape.nlist;
+    double nprobe = ceil((double)plan->nprobe / leaves->share);
+    if (info->calibration->measured && !leaves->tied) {
+        int promised;
+        double behind = probes_behind(info, want, leaves->share, plan, &promised);
+        if (behind < nprobe) nprobe = ceil(behind);
+        if (promised) plan->recall = recall;
+    }
+    uint32_t wide = nprobe < (double)nlist ? (uint32_t)nprobe : nlist;
     if (wide > plan->nprobe)
         add_note(plan, "probes widened from %u to %u for a filter that leaves about %.2g%% of the rows",
-                 plan->nprobe, wide, share * 100);
+                 plan->nprobe, wide, leaves->share * 100);
+    if (recall > 0 && plan->recall == 0 && wide < nlist)
+        add_note(plan, leaves->tied ? "what it leaves may follow the vectors: recall is not promised"
+                                    : "it is deeper than was calibrated: recall is not promised");
     plan->nprobe = wide;
+}
+
+/* Is looking at every row of the cover cheaper than the lists that would be probed? A row from postings is a page from
+ * memory for one query; a row of a list shares its page with 31 others, and with other queries of the batch. */
+static int rows_are_cheaper(const pd_version_info *info, const pd_cover *cover, uint32_t nprobe)
+{
+    if (!cover->attribute) return 0;
+    double visited = (double)nprobe / (double)info->shape.nlist * (double)info->rows;
+    return cover->count <= FEW_ROWS || (double)cover->count * ROW_COST <= visited;
 }
 
 /* ------------------------------------------------------------------------------------------------ the whole --- */
@@ -302,16 +352,15 @@ static pd_status plan_vector(const pd_resident *resident, const pd_compiled *com
                              pd_plan *plan, pd_error *err)
 {
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
-    double share = 1;
-    if (compiled->has_filter) {
-        int found = 0;
-        pd_status status = pd_plan_filter(resident, &compiled->filter, plan, &found, &share, err);
-        if (status || found) return status;
-    }
-    pd_status status = plan_boosts(resident, compiled, plan, err);
+    pd_leaves leaves = {.share = 1};
+    pd_status status =
+        compiled->has_filter ? pd_plan_leaves(resident, &compiled->filter, &leaves, err) : PD_OK;
+    if (!status) status = plan_boosts(resident, compiled, plan, err);
     if (status) return status;
     plan_probes(info, want, plan);
-    if (compiled->has_filter) widen(info, want, share, plan);
+    if (compiled->has_filter) widen(info, want, &leaves, plan);
+    if (compiled->has_filter && rows_are_cheaper(info, &leaves.best, plan->nprobe))
+        return pd_plan_rows(resident, &leaves.best, plan, err);
     if (!(compiled->similarity > 0)) plan->nprobe = info->shape.nlist; /* no list is nearer than another */
     if (plan->nprobe >= info->shape.nlist) {
         plan->path = PD_PATH_ALL;

@@ -5,20 +5,12 @@
 
 #include "plan_impl.h"
 
-/* The posting lists that together hold every row that passes one test. */
-typedef struct cover {
-    uint64_t count;                /* rows, repeats included */
-    const pd_attribute *attribute; /* NULL: none found yet */
-    uint64_t members;              /* of a set */
-    const pd_byte_test *byte;
-    const pd_key_test *key;
-} cover;
-
 typedef struct estimate {
     const pd_resident *resident;
     const pd_version_info *info;
     double share;
-    cover best;
+    int unknown; /* whether some test follows the lists cannot be told */
+    pd_cover best;
 } estimate;
 
 static const pd_attribute *attribute_at(const pd_schema *schema, pd_attribute_type type, uint32_t column)
@@ -41,7 +33,7 @@ static uint64_t rows_of(const estimate *e, const pd_attribute *attribute, uint64
 }
 
 /* Takes in one test: it leaves rows (at most), and, where listed, postings hold all of them. */
-static void take_in(estimate *e, uint64_t rows, int listed, cover how)
+static void take_in(estimate *e, uint64_t rows, int listed, pd_cover how)
 {
     double share = (double)rows / (double)e->info->rows;
     e->share *= share < 1 ? share : 1;
@@ -52,6 +44,11 @@ static void take_in(estimate *e, uint64_t rows, int listed, cover how)
 static void byte_test(estimate *e, const pd_byte_test *test)
 {
     const pd_attribute *category = attribute_at(e->info->schema, PD_CATEGORY, test->column);
+    /* The buckets of a range, which is taken in by itself. */
+    for (uint32_t i = 0; !category && i < e->info->schema->nattributes; i++)
+        if (e->info->schema->attributes[i].type == PD_NUMBER &&
+            e->info->schema->attributes[i].byte_column == test->column)
+            return;
     const uint64_t *histogram = pd_resident_histogram(e->resident, test->column);
     uint64_t rows = 0;
     int listed = 1;
@@ -60,31 +57,17 @@ static void byte_test(estimate *e, const pd_byte_test *test)
         rows += histogram[v];
         if (category) rows_of(e, category, v, &listed);
     }
-    take_in(e, rows, listed, (cover){.attribute = category, .byte = test});
-}
-
-/* The part of a bucket that lies within a range: whole, none, or by length where both its edges are known. */
-static double part_of(const pd_attribute *a, uint32_t bucket, const pd_range_test *test)
-{
-    double from = bucket > 1 ? (double)a->knots[bucket - 2] : -INFINITY;
-    double to = bucket <= a->nknots ? (double)a->knots[bucket - 1] : INFINITY;
-    double low = (double)test->low, high = (double)test->high;
-    if (high < from || low >= to) return 0;
-    if (low <= from && high >= to) return 1;
-    if (isinf(from) || isinf(to)) return 0.5;
-    double part = ((high < to ? high : to) - (low > from ? low : from)) / (to - from);
-    return part > 0.05 ? part : 0.05; /* a single value may be what the whole bucket holds */
+    take_in(e, rows, listed, (pd_cover){.attribute = category, .byte = test});
 }
 
 static void range_test(estimate *e, const pd_range_test *test)
 {
     const pd_attribute *number = attribute_at(e->info->schema, PD_NUMBER, test->column);
     if (!number) return;
-    const uint64_t *histogram = pd_resident_histogram(e->resident, number->byte_column);
-    double rows = 0;
-    for (uint32_t b = 1; b <= number->nknots + 1; b++)
-        rows += (double)histogram[b] * part_of(number, b, test);
-    take_in(e, (uint64_t)rows, 0, (cover){0});
+    const uint32_t *slots;
+    uint64_t rows;
+    pd_resident_range(e->resident, number, test->low, test->high, &slots, &rows);
+    take_in(e, rows, 1, (pd_cover){.attribute = number, .range = test});
 }
 
 static void set_test(estimate *e, const pd_set_test *test)
@@ -98,61 +81,156 @@ static void set_test(estimate *e, const pd_set_test *test)
         uint64_t bit = 1ull << m;
         if (!((test->any | test->all | test->none) & bit)) continue;
         uint64_t rows = rows_of(e, set, m, &listed);
-        if (test->all & bit) take_in(e, rows, listed, (cover){.attribute = set, .members = bit});
-        if (test->none & bit) take_in(e, e->info->rows - rows, 0, (cover){0});
+        if (test->all & bit) take_in(e, rows, listed, (pd_cover){.attribute = set, .members = bit});
+        if (test->none & bit) take_in(e, e->info->rows - rows, 0, (pd_cover){0});
         if (test->any & bit) any_rows += rows;
         if (test->any & bit && !listed) any_listed = 0;
     }
-    if (test->any) take_in(e, any_rows, any_listed, (cover){.attribute = set, .members = test->any});
+    if (test->any) take_in(e, any_rows, any_listed, (pd_cover){.attribute = set, .members = test->any});
 }
 
 static void key_test(estimate *e, const pd_key_test *test)
 {
     const pd_attribute *key = attribute_at(e->info->schema, PD_KEY, test->column);
     if (!key) return;
+    e->unknown |= !test->negate;
     uint64_t rows = 0;
     int listed = 1;
     for (uint32_t i = 0; i < test->count; i++)
         rows += rows_of(e, key, test->values[i], &listed);
     if (test->negate)
-        take_in(e, rows < e->info->rows ? e->info->rows - rows : 0, 0, (cover){0});
+        take_in(e, rows < e->info->rows ? e->info->rows - rows : 0, 0, (pd_cover){0});
     else
-        take_in(e, rows, listed, (cover){.attribute = key, .key = test});
+        take_in(e, rows, listed, (pd_cover){.attribute = key, .key = test});
+}
+
+/* ------------------------------------------------------------------------------------------------ lists --- */
+
+/* shares[l] *= the share of list l that passes a byte test. */
+static void list_shares(const pd_version_info *info, const pd_byte_test *test, double *shares, double *here)
+{
+    const float *histograms =
+        info->lists.histograms + (size_t)info->layout.weight_at[test->column] * info->shape.nlist;
+    uint32_t nlist = info->shape.nlist, size = info->shape.sizes[test->column], allowed = 0;
+    for (uint32_t v = 0; v < size; v++)
+        allowed += test->allow[v / 64] >> (v % 64) & 1;
+    int inverse = allowed > size / 2; /* the fewer, as the shares of a list add up to 1 */
+    for (uint32_t l = 0; l < nlist; l++)
+        here[l] = 0;
+    for (uint32_t v = 0; v < size; v++) {
+        if ((int)(test->allow[v / 64] >> (v % 64) & 1) == inverse) continue;
+        for (uint32_t l = 0; l < nlist; l++)
+            here[l] += (double)histograms[(size_t)v * nlist + l];
+    }
+    for (uint32_t l = 0; l < nlist; l++)
+        shares[l] *= inverse ? fmax(1 - here[l], 0) : here[l];
+}
+
+/* Does what passes follow the lists? A row that passes shares its list with others that pass: if the filter is blind to
+ * the vectors these are the share s of the rest, and with it itself s + (1 - s) / n for n rows a list; where they are
+ * more by a tenth the filter is not blind. */
+static int follows(const pd_version_info *info, const double *shares)
+{
+    double rows = 0, pass = 0, squares = 0, lists = 0;
+    for (uint32_t l = 0; l < info->shape.nlist; l++) {
+        double n = (double)info->lists.rows[l];
+        rows += n;
+        pass += n * shares[l];
+        squares += n * shares[l] * shares[l];
+        lists += n > 0;
+    }
+    if (!(pass > 0)) return 0;
+    double share = pass / rows, chance = share + (1 - share) * lists / rows;
+    return squares / pass > 1.1 * chance;
+}
+
+/* The values of one plane that a set test lets through; "any of" counts where all its members lie in this plane. Returns
+ * 0 where the test says nothing of the plane. */
+static int plane_test(const pd_set_test *test, uint32_t plane, pd_byte_test *out)
+{
+    uint32_t shift = 8 * plane;
+    uint64_t all = test->all >> shift & 255, none = test->none >> shift & 255;
+    uint64_t any = test->any & ~((uint64_t)255 << shift) ? 0 : test->any >> shift & 255;
+    *out = (pd_byte_test){.column = test->column + plane};
+    for (uint64_t v = 0; v < 256; v++)
+        if ((v & all) == all && !(v & none) && (!any || (v & any)))
+            out->allow[v / 64] |= UINT64_C(1) << v % 64;
+    return (all | none | any) != 0;
+}
+
+/* Of sets too; *told: 0 where the planes cannot tell. */
+static void set_shares(const pd_version_info *info, const pd_set_test *test, double *shares, double *here,
+                       int *told)
+{
+    uint32_t planes = 0;
+    for (uint32_t plane = 0; plane < 8; plane++) {
+        pd_byte_test byte;
+        planes += (test->any >> (8 * plane) & 255) != 0;
+        if (plane_test(test, plane, &byte) && info->shape.sizes[byte.column])
+            list_shares(info, &byte, shares, here);
+    }
+    if (planes > 1) *told = 0;
+}
+
+static pd_status find_tied(const pd_version_info *info, const pd_filter *filter, int *tied, pd_error *err)
+{
+    uint32_t nlist = info->shape.nlist;
+    int told = 1;
+    if (*tied || filter->nbytes + filter->nsets == 0 || !nlist || !info->lists.histograms) return PD_OK;
+    double *shares = malloc(2 * (size_t)nlist * sizeof *shares);
+    if (!shares) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to plan");
+    for (uint32_t l = 0; l < nlist; l++)
+        shares[l] = 1;
+    for (uint32_t i = 0; i < filter->nbytes; i++)
+        list_shares(info, &filter->bytes[i], shares, shares + nlist);
+    for (uint32_t i = 0; i < filter->nsets; i++)
+        set_shares(info, &filter->sets[i], shares, shares + nlist, &told);
+    *tied = !told || follows(info, shares);
+    free(shares);
+    return PD_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------ rows --- */
 
-static void append(const estimate *e, uint64_t value, pd_plan *plan)
+static void append(const pd_resident *resident, const pd_cover *best, uint64_t value, pd_plan *plan)
 {
     const uint32_t *slots;
     uint64_t count;
-    pd_resident_posting(e->resident, e->best.attribute, value, &slots, &count);
+    pd_resident_posting(resident, best->attribute, value, &slots, &count);
     if (!count) return;
     memcpy(plan->slots + plan->nslots, slots, count * sizeof *slots);
     plan->nslots += (uint32_t)count;
 }
 
-static pd_status take_rows(const estimate *e, pd_plan *plan, pd_error *err)
+pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *best, pd_plan *plan, pd_error *err)
 {
-    const cover *best = &e->best;
+    pd_plan_free(plan);
     plan->slots = malloc((best->count + 1) * sizeof *plan->slots);
     if (!plan->slots)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %llu rows",
                        (unsigned long long)best->count);
     for (uint32_t v = 0; best->byte && v < 256; v++)
-        if (best->byte->allow[v / 64] >> (v % 64) & 1) append(e, v, plan);
+        if (best->byte->allow[v / 64] >> (v % 64) & 1) append(resident, best, v, plan);
     for (uint32_t m = 0; best->members && m < PD_MAX_MEMBERS; m++)
-        if (best->members >> m & 1) append(e, m, plan);
+        if (best->members >> m & 1) append(resident, best, m, plan);
     for (uint32_t i = 0; best->key && i < best->key->count; i++)
-        append(e, best->key->values[i], plan);
+        append(resident, best, best->key->values[i], plan);
+    if (best->range) {
+        const uint32_t *slots;
+        uint64_t count;
+        pd_resident_range(resident, best->attribute, best->range->low, best->range->high, &slots, &count);
+        memcpy(plan->slots, slots, count * sizeof *slots);
+        plan->nslots = (uint32_t)count;
+    }
     plan->nslots = pd_plan_distinct(plan->slots, plan->nslots);
     plan->path = PD_PATH_ROWS;
+    plan->nprobe = 0;
     plan->recall = 1.0f;
+    plan->note[0] = 0;
     return PD_OK;
 }
 
-pd_status pd_plan_filter(const pd_resident *resident, const pd_filter *filter, pd_plan *plan, int *found,
-                         double *share, pd_error *err)
+pd_status pd_plan_leaves(const pd_resident *resident, const pd_filter *filter, pd_leaves *out, pd_error *err)
 {
     estimate e = {
         .resident = resident, .info = pd_version_info_of(pd_resident_version(resident)), .share = 1};
@@ -164,9 +242,7 @@ pd_status pd_plan_filter(const pd_resident *resident, const pd_filter *filter, p
         set_test(&e, &filter->sets[i]);
     for (uint32_t i = 0; i < filter->nkeys; i++)
         key_test(&e, &filter->keys[i]);
-    uint64_t few = e.info->rows / 200 > 4096 ? e.info->rows / 200 : 4096;
-    *found = e.best.attribute && e.best.count <= few;
     double least = 1.0 / (double)e.info->rows;
-    *share = e.share > least ? e.share : least;
-    return *found ? take_rows(&e, plan, err) : PD_OK;
+    *out = (pd_leaves){.share = e.share > least ? e.share : least, .tied = e.unknown, .best = e.best};
+    return find_tied(e.info, filter, &out->tied, err);
 }

@@ -7,9 +7,25 @@
 /* Sorts slots and removes repeats; returns how many are left. */
 uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n);
 
-/* Looks for a posting list that holds every row that can pass. found: it is short enough, and the plan is made (rows
- * only). *share: the share of the rows that the filter is estimated to leave, over 0. */
-pd_status pd_plan_filter(const pd_resident *resident, const pd_filter *filter, pd_plan *plan, int *found,
-                         double *share, pd_error *err);
+/* The postings that together hold every row that passes one test. */
+typedef struct pd_cover {
+    uint64_t count;                /* rows, repeats included */
+    const pd_attribute *attribute; /* NULL: none found */
+    uint64_t members;              /* of a set */
+    const pd_byte_test *byte;
+    const pd_range_test *range;
+    const pd_key_test *key;
+} pd_cover;
+
+/* What a filter leaves. */
+typedef struct pd_leaves {
+    double share; /* of the rows, over 0; tests taken as independent of each other */
+    int tied;     /* what passes follows the lists, or may, as far as is known: not a random share of each */
+    pd_cover best;
+} pd_leaves;
+
+pd_status pd_plan_leaves(const pd_resident *resident, const pd_filter *filter, pd_leaves *out, pd_error *err);
+/* The plan becomes the rows of the cover, and no lists. */
+pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *cover, pd_plan *plan, pd_error *err);
 
 #endif

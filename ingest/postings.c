@@ -38,6 +38,12 @@ pd_status pd_postings_open(pd_postings *p, const pd_schema *schema, const pd_lay
             keys->number_of = malloc(((size_t)p->nslots + 1) * sizeof *keys->number_of);
             enough = keys->counts && keys->number_of;
             if (enough) memset(keys->number_of, 0xff, ((size_t)p->nslots + 1) * sizeof *keys->number_of);
+        } else if (attribute->type == PD_NUMBER) {
+            pd_status status = pd_ranges_open(&p->numbers[attribute->float_column], p->nslots, err);
+            if (status) {
+                pd_postings_close(p);
+                return status;
+            }
         } else if (places_of(attribute)) {
             p->values[i] = calloc(places_of(attribute), sizeof *p->values[i]);
             enough = p->values[i] != NULL;
@@ -85,6 +91,10 @@ static pd_status add_attribute(pd_postings *p, uint32_t i, const void *page, uin
                 status = posting_add(p, &p->values[i][8 * j + (uint32_t)__builtin_ctz(plane)], slot, err);
         }
         return status;
+    }
+    if (attribute->type == PD_NUMBER) {
+        uint32_t column = attribute->float_column;
+        p->numbers[column].values[slot] = pd_page_floats(p->layout, bytes, column)[row];
     }
     if (attribute->type == PD_KEY) {
         pd_key_postings *keys = &p->keys[attribute->key_column];
@@ -149,6 +159,8 @@ pd_status pd_postings_finish(pd_postings *p, pd_error *err)
     pd_status status = PD_OK;
     for (uint32_t c = 0; !status && c < p->schema->nkeys; c++)
         status = finish_keys(p, &p->keys[c], err);
+    for (uint32_t c = 0; !status && c < p->schema->nfloats; c++)
+        if (p->numbers[c].values) status = pd_ranges_finish(&p->numbers[c], err);
     return status;
 }
 
@@ -167,6 +179,8 @@ void pd_postings_close(pd_postings *p)
         free(keys->slots);
         free(keys->number_of);
     }
+    for (uint32_t c = 0; c < PD_MAX_FLOATS; c++)
+        pd_ranges_close(&p->numbers[c]);
     free(p->histograms);
     memset(p, 0, sizeof *p);
 }
@@ -190,12 +204,20 @@ void pd_postings_get(const pd_postings *p, const pd_attribute *attribute, uint64
     *count = p->values[i][value].count;
 }
 
+void pd_postings_range(const pd_postings *p, const pd_attribute *attribute, float low, float high,
+                       const uint32_t **slots, uint64_t *count)
+{
+    pd_ranges_get(&p->numbers[attribute->float_column], low, high, slots, count);
+}
+
 uint64_t pd_postings_memory(const pd_postings *p)
 {
     uint64_t bytes = (uint64_t)p->layout->weights * sizeof *p->histograms;
     for (uint32_t i = 0; i < p->schema->nattributes; i++)
         for (uint32_t v = 0; p->values[i] && v < places_of(&p->schema->attributes[i]); v++)
             bytes += sizeof(pd_posting) + p->values[i][v].room * sizeof(uint32_t);
+    for (uint32_t c = 0; c < p->schema->nfloats; c++)
+        bytes += pd_ranges_memory(&p->numbers[c]);
     for (uint32_t c = 0; c < p->schema->nkeys; c++) {
         const pd_key_postings *keys = &p->keys[c];
         bytes += pd_idmap_memory(&keys->numbers) + keys->numbers.count * 16;

@@ -1,10 +1,12 @@
-/* Postings: the rows that hold a value, for category values, set members and keys; and histograms of byte columns. */
+/* Postings: the rows that hold a value, for category values, set members and keys; the rows in the order of each number;
+ * and histograms of byte columns. */
 #ifndef PD_POSTINGS_H
 #define PD_POSTINGS_H
 
 #include <stdint.h>
 
 #include "idmap.h"
+#include "ranges.h"
 #include "schema.h"
 #include "status.h"
 
@@ -29,7 +31,8 @@ typedef struct pd_postings {
     uint64_t nslots;
     pd_posting *values[PD_MAX_ATTRIBUTES]; /* category: [256], set: [64] */
     pd_key_postings keys[PD_MAX_KEYS];
-    uint64_t *histograms; /* [layout.weights], by weight_at; columns without weights have none */
+    pd_ranges numbers[PD_MAX_FLOATS]; /* by float column; of number attributes */
+    uint64_t *histograms;             /* [layout.weights], by weight_at; columns without weights have none */
 } pd_postings;
 
 /* rows: of the table; npages: its pages. RESOURCE_EXHAUSTED. */
@@ -42,6 +45,9 @@ pd_status pd_postings_finish(pd_postings *postings, pd_error *err);
 void pd_postings_close(pd_postings *postings); /* a zeroed one is allowed */
 void pd_postings_get(const pd_postings *postings, const pd_attribute *attribute, uint64_t value,
                      const uint32_t **slots, uint64_t *count);
+/* Every slot whose number lies in [low, high], and a few others: see ranges.h. */
+void pd_postings_range(const pd_postings *postings, const pd_attribute *attribute, float low, float high,
+                       const uint32_t **slots, uint64_t *count);
 uint64_t pd_postings_memory(const pd_postings *postings);
 
 #endif

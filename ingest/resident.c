@@ -136,6 +136,12 @@ void pd_resident_posting(const pd_resident *resident, const pd_attribute *attrib
     pd_postings_get(&resident->postings, attribute, value, slots, count);
 }
 
+void pd_resident_range(const pd_resident *resident, const pd_attribute *attribute, float low, float high,
+                       const uint32_t **slots, uint64_t *count)
+{
+    pd_postings_range(&resident->postings, attribute, low, high, slots, count);
+}
+
 const uint64_t *pd_resident_histogram(const pd_resident *resident, uint32_t byte_column)
 {
     return resident->postings.histograms + resident->info->layout.weight_at[byte_column];

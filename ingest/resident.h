@@ -30,6 +30,9 @@ uint32_t pd_resident_slot(const pd_resident *resident, uint64_t id);
  * be worth a posting list (over rows / 8 + 1024 rows). */
 void pd_resident_posting(const pd_resident *resident, const pd_attribute *attribute, uint64_t value,
                          const uint32_t **slots, uint64_t *count);
+/* Slots, by value, of every row whose number lies in [low, high] and of at most 127 others (ranges.h). */
+void pd_resident_range(const pd_resident *resident, const pd_attribute *attribute, float low, float high,
+                       const uint32_t **slots, uint64_t *count);
 /* Rows by bucket or category value: histogram over the whole table, [sizes of the byte column]. */
 const uint64_t *pd_resident_histogram(const pd_resident *resident, uint32_t byte_column);
 

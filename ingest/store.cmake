@@ -1,7 +1,7 @@
 # Version files, building, residents, exact search and calibration.
 add_library(pados_store STATIC
   files.c manifest.c curve.c lists_file.c version.c version_load.c exact.c
-  idmap.c postings.c resident.c
+  idmap.c ranges.c postings.c resident.c
   build.c build_columns.c build_lists.c build_write.c
   weights.c calibrate.c calibrate_curve.c)
 target_include_directories(pados_store PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})

@@ -1,9 +1,12 @@
-/* Hard filters over a page: one bit a row. Tests come column by column, so that each is a loop over 32 neighbours, and
- * stop as soon as no row is left. */
+/* Hard filters over a page: one bit a row. Tests come column by column, so that each is a loop over 32 neighbours that the
+ * compiler turns into a few vectors, and stop as soon as no row is left. Columns are 32-byte aligned (layout.h). */
 #ifndef PD_FILTER_H
 #define PD_FILTER_H
 
 #include <math.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "backend.h"
 
@@ -17,34 +20,92 @@ static inline uint32_t pd_page_live(const pd_layout *layout, const void *page)
     return mask;
 }
 
-static inline uint32_t pd_filter_byte(const pd_byte_test *test, const uint8_t *column)
+/* One bit a row from one byte a row: any value but 0 passes. bytes: [32], 32-byte aligned. */
+static inline uint32_t pd_filter_bits(const uint8_t *bytes)
 {
+#ifdef __SSE2__
+    const __m128i zero = _mm_setzero_si128();
+    uint32_t low = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_load_si128((const __m128i *)bytes), zero));
+    uint32_t high =
+        (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_load_si128((const __m128i *)(bytes + 16)), zero));
+    return ~(low | high << 16);
+#else
     uint32_t mask = 0;
     for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
-        mask |= (uint32_t)(test->allow[column[r] >> 6] >> (column[r] & 63u) & 1u) << r;
+        mask |= (uint32_t)(bytes[r] != 0) << r;
+    return mask;
+#endif
+}
+
+/* Is the set one run of values, as one value, the buckets of a range, and "is not" (of what it does not hold) are? */
+static inline int pd_filter_run(const uint64_t set[4], uint32_t *first, uint32_t *count)
+{
+    uint32_t n = 0, low = 256, high = 0;
+    for (uint32_t w = 0; w < 4; w++) {
+        if (!set[w]) continue;
+        n += (uint32_t)__builtin_popcountll(set[w]);
+        if (low == 256) low = 64 * w + (uint32_t)__builtin_ctzll(set[w]);
+        high = 64 * w + 63 - (uint32_t)__builtin_clzll(set[w]);
+    }
+    *first = low;
+    *count = n;
+    return n > 0 && high - low + 1 == n;
+}
+
+/* Rows whose value lies in a run. column: 32-byte aligned. */
+static inline uint32_t pd_filter_in_run(const uint8_t *column, uint32_t first, uint32_t count)
+{
+    uint8_t out[PD_PAGE_ROWS] __attribute__((aligned(32)));
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        out[r] = (uint8_t)(column[r] - first) <= (uint8_t)(count - 1) ? 0xff : 0;
+    return pd_filter_bits(out);
+}
+
+static inline uint32_t pd_filter_byte(const pd_byte_test *test, const uint8_t *column)
+{
+    const uint64_t *allow = test->allow, refuse[4] = {~allow[0], ~allow[1], ~allow[2], ~allow[3]};
+    uint32_t first, count, mask = 0;
+    if (pd_filter_run(allow, &first, &count)) return pd_filter_in_run(column, first, count);
+    if (pd_filter_run(refuse, &first, &count)) return ~pd_filter_in_run(column, first, count);
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        mask |= (uint32_t)(allow[column[r] >> 6] >> (column[r] & 63u) & 1u) << r;
     return mask;
 }
 
 static inline uint32_t pd_filter_range(const pd_range_test *test, const float *column)
 {
     uint32_t mask = 0;
+#ifdef __SSE2__
+    const __m128 low = _mm_set1_ps(test->low), high = _mm_set1_ps(test->high);
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r += 4) {
+        __m128 values = _mm_load_ps(column + r);
+        __m128 pass = _mm_and_ps(_mm_cmpge_ps(values, low), _mm_cmple_ps(values, high));
+        mask |= (uint32_t)_mm_movemask_ps(pass) << r;
+    }
+#else
     for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
         mask |= (uint32_t)(column[r] >= test->low && column[r] <= test->high) << r;
+#endif
     return mask;
 }
 
+/* Planes of which the test says nothing are not read. */
 static inline uint32_t pd_filter_set(const pd_set_test *test, const uint8_t *planes)
 {
-    uint32_t mask = 0;
-    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
-        uint64_t members = 0;
-        for (uint32_t j = 0; j < 8; j++)
-            members |= (uint64_t)planes[j * PD_PAGE_ROWS + r] << (8 * j);
-        int pass = (test->any == 0 || (members & test->any) != 0) && (members & test->all) == test->all &&
-                   (members & test->none) == 0;
-        mask |= (uint32_t)pass << r;
+    uint8_t some[PD_PAGE_ROWS] __attribute__((aligned(32))), bad[PD_PAGE_ROWS] __attribute__((aligned(32)));
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        some[r] = bad[r] = 0;
+    for (uint32_t j = 0; j < 8; j++) {
+        const uint8_t *plane = planes + j * PD_PAGE_ROWS;
+        uint8_t any = (uint8_t)(test->any >> (8 * j)), all = (uint8_t)(test->all >> (8 * j)),
+                none = (uint8_t)(test->none >> (8 * j));
+        for (uint32_t r = 0; any && r < PD_PAGE_ROWS; r++)
+            some[r] |= plane[r] & any;
+        for (uint32_t r = 0; (all | none) && r < PD_PAGE_ROWS; r++)
+            bad[r] |= (uint8_t)((~plane[r] & all) | (plane[r] & none));
     }
-    return mask;
+    uint32_t mask = ~pd_filter_bits(bad);
+    return test->any ? mask & pd_filter_bits(some) : mask;
 }
 
 static inline int pd_key_among(const pd_key_test *test, uint64_t key)
@@ -63,6 +124,11 @@ static inline int pd_key_among(const pd_key_test *test, uint64_t key)
 static inline uint32_t pd_filter_key(const pd_key_test *test, const uint64_t *column)
 {
     uint32_t mask = 0;
+    if (test->count == 1 && !test->negate && test->values[0]) {
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            mask |= (uint32_t)(column[r] == test->values[0]) << r;
+        return mask;
+    }
     for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
         int known = column[r] != 0;
         int among = known && pd_key_among(test, column[r]);

@@ -47,10 +47,14 @@ pd_status pd_host_index_open(const pd_backend *backend, pd_slab *slab, size_t by
     if (status != PD_OK) goto err_after_alloc;
     status = pd_run_take(slab, &index->refine, layout.refine_bytes, spec->npages, err);
     if (status != PD_OK) goto err_after_main;
+    status = pd_blocks_open(&index->blocks, &spec->shape, spec->npages, err);
+    if (status != PD_OK) goto err_after_refine;
     empty_pages(index);
     *out = &index->base;
     return PD_OK;
 
+err_after_refine:
+    pd_run_give(slab, &index->refine);
 err_after_main:
     pd_run_give(slab, &index->main);
 err_after_alloc:
@@ -76,6 +80,7 @@ void pd_host_index_close(pd_index *base)
     pd_run_give(index->slab, &index->refine);
     pd_run_give(index->slab, &index->main);
     free_lists(index);
+    pd_blocks_close(&index->blocks);
     free(index);
 }
 
@@ -94,6 +99,9 @@ pd_status pd_host_page_window(pd_index *base, pd_page_kind kind, uint32_t first,
     *memory = pd_run_page(index->slab, run, first);
     *got = count < left ? count : left;
     index->window_open = 1;
+    index->window_kind = kind;
+    index->window_first = first;
+    index->window_count = *got;
     return PD_OK;
 }
 
@@ -103,6 +111,12 @@ pd_status pd_host_page_commit(pd_index *base, pd_error *err)
     if (!index->window_open)
         return pd_fail(err, PD_FAILED_PRECONDITION, "%s: no window of pages is open", index->name);
     index->window_open = 0;
+    if (index->window_kind != PD_PAGES_MAIN) return PD_OK;
+    for (uint32_t p = index->window_first; p < index->window_first + index->window_count; p++) {
+        pd_blocks_page(&index->blocks, &base->layout, p, pd_host_page(index, p));
+        uint32_t list = index->page_list ? index->page_list[p] : PD_NO_LIST;
+        if (list != PD_NO_LIST) pd_blocks_add(&index->blocks, list, p);
+    }
     return PD_OK;
 }
 
@@ -226,13 +240,16 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     fresh.offsets = copy_of(lists->offsets, ((size_t)nlist + 1) * sizeof *lists->offsets);
     fresh.pages = copy_of(lists->pages, lists->offsets[nlist] * sizeof *lists->pages);
     fresh.rows = copy_of(lists->rows, nlist * sizeof *lists->rows);
+    uint64_t *blocks =
+        fresh.page_list ? pd_blocks_lists(&index->blocks, nlist, lists->offsets, lists->pages) : NULL;
     int summaries = lists->histograms && base->layout.weights > 0;
     if (summaries)
         fresh.histograms =
             copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
     if (!coarse_codes(lists, shape, &fresh) || !fresh.page_list || !fresh.centroids || !fresh.offsets ||
-        !fresh.pages || !fresh.rows || (summaries && !fresh.histograms)) {
+        !fresh.pages || !fresh.rows || !blocks || (summaries && !fresh.histograms)) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
+        free(blocks);
         goto err_after_alloc;
     }
     free_lists(index);
@@ -241,6 +258,8 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     index->pages = fresh.pages;
     index->rows = fresh.rows;
     index->page_list = fresh.page_list;
+    free(index->blocks.lists);
+    index->blocks.lists = blocks;
     index->histograms = fresh.histograms;
     index->beta = lists->beta;
     for (uint32_t c = 0; summaries && c < shape->nbytes; c++)

@@ -5,6 +5,7 @@
 #define PD_HOST_H
 
 #include "backend.h"
+#include "blocks.h"
 #include "slab.h"
 
 /* The floats between rows that are read in 16 lanes: dim rounded up to a multiple of 16, zeros behind dim. */
@@ -19,7 +20,10 @@ typedef struct pd_host_index {
     pd_index base;
     pd_slab *slab;
     pd_run main, refine;
-    int window_open;
+    int window_open; /* over window_count pages of window_kind from window_first */
+    pd_page_kind window_kind;
+    uint32_t window_first, window_count;
+    pd_blocks blocks; /* what pages and lists can hold, kept as pages are committed and lists are set */
     char name[96];
     /* The lists; all NULL before set_lists. */
     float *centroids;    /* [nlist][dim16], 64-byte aligned */

@@ -8,6 +8,9 @@
  * segments that any thread may take, each with candidates of its own for every query; refine.c joins them. Either way a query
  * ends with the same candidates, since the shortlists keep the best under a total order.
  *
+ * A filter is held against the summaries of lists and pages first (blocks.h), so that those which cannot match cost a few
+ * bits; where few of a group's queries have rows left in a page, only their dots are taken.
+ *
  * Slots from postings are scored page by page as well: a row's code is strewn over half of the page's cache lines.
  */
 #include <string.h>
@@ -29,6 +32,9 @@ typedef struct scan_group {
     pd_cpu_group codes;    /* of the queries with a vector */
     int filters;           /* some query has a filter */
     uint64_t seen;         /* rows that every query of the group has looked at */
+    /* The filters as summaries see them; NULL: they say nothing. Neighbours that share a filter share it. */
+    const pd_block_filter *blocks[PD_GROUP];
+    pd_block_filter folded[PD_GROUP];
 } scan_group;
 
 /* After the bar of query i rose. */
@@ -41,13 +47,30 @@ static void set_bars(scan_group *group, uint32_t i)
     group->least[i] = weighs ? pd_cpu_under(weigh, bar, weigh->least) : bar;
 }
 
+static const pd_filter *filter_of(const scan_group *group, uint32_t i)
+{
+    return group->preps[i]->query->filter;
+}
+
+static void fold_filter(scan_group *group, uint32_t i)
+{
+    const pd_filter *filter = filter_of(group, i);
+    group->blocks[i] = NULL;
+    if (!filter) return;
+    group->filters = 1;
+    if (i > 0 && filter == filter_of(group, i - 1))
+        group->blocks[i] = group->blocks[i - 1];
+    else if (pd_block_filter_of(&group->batch->index->blocks, filter, &group->folded[i]))
+        group->blocks[i] = &group->folded[i];
+}
+
 static void add_query(scan_group *group, const pd_pair *pair, pd_shortlist *to)
 {
     const pd_batch *batch = group->batch;
     uint32_t i = group->n++;
     const pd_prep *prep = group->preps[i] = &batch->preps[pair->query];
     group->to[i] = to;
-    group->filters |= prep->query->filter != NULL;
+    fold_filter(group, i);
     set_bars(group, i);
     if (!prep->vector) return;
     group->nvectors++;
@@ -122,43 +145,91 @@ static void whole_scores(scan_group *group, uint32_t number, const unsigned char
     }
 }
 
+/* The queries of which a page may hold rows, as its summary has it. */
+static uint32_t may_pass(const scan_group *group, uint32_t number)
+{
+    const pd_blocks *blocks = &group->batch->index->blocks;
+    uint32_t may = 0;
+    for (uint32_t i = 0; i < group->n; i++) {
+        const pd_block_filter *filter = group->blocks[i];
+        uint32_t bit = i > 0 && filter == group->blocks[i - 1]
+                           ? may >> (i - 1) & 1
+                           : (uint32_t)(!filter || pd_blocks_page_may(blocks, filter, number));
+        may |= bit << i;
+    }
+    return may;
+}
+
+/* pass[i]: the rows of query i. Returns the queries that have any. */
+static uint32_t filter_page(const scan_group *group, const unsigned char *page, uint32_t live, uint32_t may,
+                            uint32_t *pass)
+{
+    const pd_layout *layout = &group->batch->index->base.layout;
+    uint32_t some = 0;
+    for (uint32_t i = 0; i < group->n; i++) {
+        const pd_filter *filter = filter_of(group, i);
+        if (!(may >> i & 1))
+            pass[i] = 0;
+        else if (i > 0 && filter == filter_of(group, i - 1))
+            pass[i] = pass[i - 1];
+        else
+            pass[i] = pd_filter_page(layout, filter, page, live);
+        some |= (uint32_t)(pass[i] != 0) << i;
+    }
+    return some;
+}
+
+/* Scores of the similarity alone with i8 codes, of the queries in some. */
+static void code_scores(scan_group *group, const unsigned char *page, uint32_t some, float *scores)
+{
+    const pd_batch *batch = group->batch;
+    const pd_layout *layout = &batch->index->base.layout;
+    const pd_cpu_i8 *i8 = batch->device->i8;
+    const int8_t *codes = (const int8_t *)(page + layout->codes);
+    uint32_t n = group->nvectors, dim64 = pd_dim64(batch->index->base.shape.dim);
+    int32_t dots[PD_GROUP * PD_PAGE_ROWS];
+    if (n < 32) some &= (1u << n) - 1;
+    if (2 * (uint32_t)__builtin_popcount(some) >= n) {
+        i8->dots(codes, layout->dim4 / 4, dim64, group->worker->group, n, dots);
+    } else {
+        /* The rest of dots is never looked at, but scored below with everything else. */
+        memset(dots, 0, n * PD_PAGE_ROWS * sizeof *dots);
+        size_t packed = pd_packed_bytes(i8, dim64);
+        for (uint32_t i; some; some &= some - 1) {
+            i = (uint32_t)__builtin_ctz(some);
+            i8->dots(codes, layout->dim4 / 4, dim64, group->worker->group + i * packed, 1,
+                     dots + i * PD_PAGE_ROWS);
+        }
+    }
+    batch->device->ops->scores_i8(dots, n, (const float *)(page + layout->term),
+                                  (const float *)(page + layout->scale), &group->codes, scores, PD_PAGE_ROWS);
+}
+
 static void scan_page(scan_group *group, uint32_t number, uint32_t rows)
 {
     const pd_batch *batch = group->batch;
-    const pd_cpu_ops *ops = batch->device->ops;
     const pd_layout *layout = &batch->index->base.layout;
     unsigned char *page = pd_host_page(batch->index, number);
-    const float *term = pd_page_term(layout, page);
-    uint32_t live = rows & ops->at_least(term, -FLT_MAX);
+    uint32_t pass[PD_GROUP], may = group->filters ? may_pass(group, number) : 0, some = UINT32_MAX;
+    if (group->filters && may == 0) return;
+    uint32_t live = rows & batch->device->ops->at_least(pd_page_term(layout, page), -FLT_MAX);
     if (live == 0) return;
-    uint32_t pass[PD_GROUP], some = 0, count = (uint32_t)__builtin_popcount(live);
-    for (uint32_t i = 0; group->filters && i < group->n; i++) {
-        const pd_filter *filter = group->preps[i]->query->filter;
-        pass[i] = i > 0 && filter == group->preps[i - 1]->query->filter
-                      ? pass[i - 1]
-                      : pd_filter_page(layout, filter, page, live);
-        some |= pass[i];
-    }
-    if (group->filters && some == 0) return;
+    if (group->filters && (some = filter_page(group, page, live, may, pass)) == 0) return;
     float scores[PD_GROUP * PD_PAGE_ROWS];
-    if (batch->index->base.shape.code == PD_CODE_I8) {
-        int32_t dots[PD_GROUP * PD_PAGE_ROWS];
-        batch->device->i8->dots((const int8_t *)(page + layout->codes), layout->dim4 / 4,
-                                pd_dim64(batch->index->base.shape.dim), group->worker->group, group->nvectors,
-                                dots);
-        ops->scores_i8(dots, group->nvectors, term, pd_page_scale(layout, page), &group->codes, scores,
-                       PD_PAGE_ROWS);
-    } else {
+    if (batch->index->base.shape.code == PD_CODE_I8)
+        code_scores(group, page, some, scores);
+    else
         whole_scores(group, number, page, live, scores);
-    }
     for (uint32_t i = group->nvectors; i < group->n; i++) {
         memset(scores + i * PD_PAGE_ROWS, 0, PD_PAGE_ROWS * sizeof *scores);
         group->codes.pass[i] = 0.0f >= group->codes.bar[i] ? live : 0;
     }
+    uint32_t count = (uint32_t)__builtin_popcount(live);
     if (!group->filters) group->seen += count;
     for (uint32_t i = 0; i < group->n; i++) {
+        if (!(some >> i & 1)) continue;
         uint32_t mask = group->codes.pass[i] & (group->filters ? pass[i] : rows);
-        if (group->filters && pass[i]) group->to[i]->scanned += count;
+        if (group->filters) group->to[i]->scanned += count;
         if (mask) take_rows(group, i, number, page, scores + i * PD_PAGE_ROWS, mask);
     }
 }
@@ -180,18 +251,40 @@ static void end_group(scan_group *group)
         group->to[i]->scanned += group->seen;
 }
 
+/* The next queries of a segment, at most a group, for whose filters the list holds rows. Returns how many. */
+static uint32_t next_pairs(const pd_batch *batch, const pd_segment *segment, uint32_t *next, uint32_t *which)
+{
+    const pd_blocks *blocks = &batch->index->blocks;
+    const pd_filter *folded = NULL;
+    pd_block_filter fold;
+    uint32_t n = 0;
+    int may = 1;
+    for (; *next < segment->npairs && n < PD_GROUP; ++*next) {
+        const pd_filter *filter = batch->queries[segment->pairs[*next].query].filter;
+        if (filter && filter != folded) {
+            may = !pd_block_filter_of(blocks, filter, &fold) ||
+                  pd_blocks_list_may(blocks, &fold, segment->pairs[0].list);
+            folded = filter;
+        }
+        if (!filter || may) which[n++] = *next;
+    }
+    return n;
+}
+
 static void scan_segment(const pd_batch *batch, const pd_segment *segment, pd_shortlist *candidates,
                          pd_worker *worker)
 {
-    uint32_t list = segment->pairs[0].list;
-    for (uint32_t first = 0; first < segment->npairs; first += PD_GROUP) {
-        uint32_t n = segment->npairs - first < PD_GROUP ? segment->npairs - first : PD_GROUP;
+    uint32_t list = segment->pairs[0].list, which[PD_GROUP], n;
+    for (uint32_t next = 0; (n = next_pairs(batch, segment, &next, which)) > 0;) {
         scan_group group;
         start_group(&group, batch, worker);
-        for (int vector = 1; vector >= 0; vector--)
-            for (uint32_t i = first; i < first + n; i++)
-                if ((batch->preps[segment->pairs[i].query].vector != NULL) == vector)
-                    add_query(&group, &segment->pairs[i], &candidates[segment->pairs[i].query]);
+        for (int vector = 1; vector >= 0; vector--) {
+            for (uint32_t i = 0; i < n; i++) {
+                const pd_pair *pair = &segment->pairs[which[i]];
+                if ((batch->preps[pair->query].vector != NULL) == vector)
+                    add_query(&group, pair, &candidates[pair->query]);
+            }
+        }
         for (uint32_t i = segment->first; i < segment->last; i++)
             scan_page(&group, pd_host_list_page(batch->index, list, i), 0xffffffffu);
         end_group(&group);

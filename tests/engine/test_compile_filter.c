@@ -20,10 +20,20 @@ static const row rows[4] = {
     {0, 0, NAN, NAN, 0, 0},
 };
 
+static uint8_t bucket(float value, const float *knots, int n)
+{
+    int under = 0;
+    while (under < n && knots[under] <= value)
+        under++;
+    return isnan(value) ? 0 : (uint8_t)(under + 1);
+}
+
 /* What backend.h says of a filter, word by word. */
 static int passes(const pd_filter *f, const row *r)
 {
-    uint8_t bytes[20] = {r->department, r->language, 0, 0, r->zones};
+    static const float prices[] = {2, 5, 10}, days[] = {20700, 20740};
+    uint8_t bytes[20] = {r->department, r->language, bucket(r->price, prices, 3), bucket(r->added, days, 2),
+                         r->zones};
     float floats[2] = {r->price, r->added};
     uint64_t keys[2] = {r->brand, 0};
     for (uint32_t i = 0; i < f->nbytes; i++) {
@@ -61,6 +71,35 @@ static void assert_passing(const pd_compiled *c, const char *which)
         if (!c->has_filter || passes(&c->filter, &rows[i])) *at++ = (char)('0' + i);
     *at = 0;
     assert_string_equal(got, which);
+}
+
+/* A range says its buckets too, and no others: that is what lets the kernels skip. */
+static void test_a_range_implies_the_buckets_that_it_touches(void **state)
+{
+    shop *s = *state;
+    static const struct {
+        const char *filters;
+        uint64_t buckets; /* under 2, 2 to 5, 5 to 10, from 10: 1 to 4 */
+    } cases[] = {
+        {"{ attribute = \"price\"; at_most = 1.0; }", 1u << 1},
+        {"{ attribute = \"price\"; at_most = 2.0; }", 1u << 1 | 1u << 2},
+        {"{ attribute = \"price\"; at_least = 5.0; }", 1u << 3 | 1u << 4},
+        {"{ attribute = \"price\"; at_least = 3.0; }, { attribute = \"price\"; at_most = 4.0; }", 1u << 2},
+        {"{ attribute = \"price\"; at_least = 11.0; }, { attribute = \"price\"; at_most = 4.0; }", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[256];
+        snprintf(body, sizeof body, "filters = ( %s );", cases[i].filters);
+        pd_compiled c;
+        compile(s, body, NULL, &c);
+        assert_int_equal(c.filter.nbytes, 1);
+        assert_int_equal(c.filter.nranges, 1);
+        assert_int_equal(c.filter.bytes[0].column, 2);
+        assert_int_equal(c.filter.bytes[0].allow[0], cases[i].buckets);
+        assert_int_equal(c.filter.bytes[0].allow[1] | c.filter.bytes[0].allow[2] | c.filter.bytes[0].allow[3],
+                         0);
+        pd_compiled_free(&c);
+    }
 }
 
 static void test_filters_of_a_profile_keep_the_right_rows(void **state)
@@ -289,6 +328,7 @@ static int close_shop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_range_implies_the_buckets_that_it_touches),
         cmocka_unit_test(test_filters_of_a_profile_keep_the_right_rows),
         cmocka_unit_test(test_a_value_that_no_row_has_passes_nothing_and_is_none_of_it),
         cmocka_unit_test(test_a_dollar_takes_the_value_from_the_context),

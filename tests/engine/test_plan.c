@@ -42,7 +42,7 @@ static void calibrated(world *w)
             c.curves[b][s].points = 2;
             c.curves[b][s].at[0].nprobe = 1;
             c.curves[b][s].at[0].recall = c.curves[b][s].at[0].lower = 0.5f;
-            c.curves[b][s].at[1].nprobe = 10u << s;
+            c.curves[b][s].at[1].nprobe = (10u << s) << (b > 1 ? b - 1 : 0);
             c.curves[b][s].at[1].recall = c.curves[b][s].at[1].lower = 0.97f;
         }
     }
@@ -268,28 +268,62 @@ static void test_a_selective_filter_is_answered_completely_from_postings(void **
     pd_plan_free(&plan);
 }
 
-static void test_a_wide_filter_widens_the_probes_and_says_so(void **state)
+/* 10 hits of half of the rows lie as deep as 20 of all: from 10 probes for 10 to 20 for 100, in log k: 13.01. */
+static void test_a_filter_that_is_blind_to_the_vectors_probes_as_deep_as_its_hits_lie(void **state)
 {
     world *w = *state;
     pd_range_test range = {.column = w->price->float_column, .low = 50, .high = INFINITY};
     pd_compiled filtered = {.similarity = 1, .has_filter = 1, .filter = {.nranges = 1, .ranges = &range}};
     pd_plan plan = make(w, &filtered, (pd_want){.k = 10, .recall = 0.97f}, 1);
-    assert_true(plan.path == PD_PATH_IVF && plan.nprobe >= 18 && plan.nprobe <= 22 && plan.recall == 0);
+    assert_true(plan.path == PD_PATH_IVF && plan.nprobe == 14 && plan.recall == 0.97f);
     assert_non_null(strstr(plan.note, "widened from 10"));
-    range.low = 99; /* one row in a hundred, and no posting list */
+    range.low = 93; /* 7 in a hundred: 143 of all */
     plan = make(w, &filtered, (pd_want){.k = 10, .recall = 0.97f}, 1);
-    assert_int_equal(plan.path, PD_PATH_ALL);
+    assert_true(plan.path == PD_PATH_IVF && plan.nprobe >= 22 && plan.nprobe <= 24 && plan.recall == 0.97f);
     plan = make(w, &filtered, (pd_want){.k = 10, .nprobe = 5}, 1);
-    assert_true(plan.path == PD_PATH_IVF && plan.nprobe == 5);
-    /* Half of the rows hold z5 beside another zone, so that its list is not kept. */
+    assert_true(plan.path == PD_PATH_IVF && plan.nprobe == 5 && plan.recall == 0);
+    /* 200 hits lie as deep as 2,857, which was not calibrated: 40 probes for 1,000, in proportion. */
+    plan = make(w, &filtered, (pd_want){.k = 200, .recall = 0.97f}, 1);
+    assert_true(plan.path == PD_PATH_IVF && plan.nprobe >= 104 && plan.nprobe <= 116 && plan.recall == 0);
+    assert_non_null(strstr(plan.note, "deeper than was calibrated"));
+    /* All rows hold z5. */
     pd_set_test set = {.column = w->zones->byte_column, .any = 1ull << pd_attribute_value(w->zones, "z5")};
     filtered.filter = (pd_filter){.nsets = 1, .sets = &set};
     plan = make(w, &filtered, (pd_want){.k = 10, .recall = 0.97f}, 1);
-    assert_true(plan.path == PD_PATH_IVF && plan.nprobe == 10);
+    assert_true(plan.path == PD_PATH_IVF && plan.nprobe == 10 && plan.recall == 0.97f && !plan.note[0]);
     set.any = 0;
     set.none = ~0ull >> 4; /* nothing is left but what holds none of them: estimated, not proven */
     plan = make(w, &filtered, (pd_want){.k = 10, .recall = 0.97f}, 1);
     assert_int_equal(plan.path, PD_PATH_ALL);
+}
+
+static void test_a_filter_that_follows_the_vectors_probes_wider_and_promises_nothing(void **state)
+{
+    world *w = *state;
+    int value = pd_attribute_value(w->kind, "k1"); /* ten of fifty centres */
+    pd_byte_test byte = {.column = w->kind->byte_column};
+    byte.allow[value / 64] = 1ull << (value % 64);
+    pd_compiled filtered = {.similarity = 1, .has_filter = 1, .filter = {.nbytes = 1, .bytes = &byte}};
+    pd_plan plan = make(w, &filtered, (pd_want){.k = 10, .recall = 0.97f}, 1);
+    assert_true(plan.path == PD_PATH_IVF && plan.nprobe >= 49 && plan.nprobe <= 51 && plan.recall == 0);
+    assert_non_null(strstr(plan.note, "follow the vectors"));
+}
+
+static void test_a_narrow_range_is_answered_from_the_order_of_its_number(void **state)
+{
+    world *w = *state;
+    pd_range_test range = {.column = w->price->float_column, .low = 98.5f, .high = INFINITY};
+    pd_compiled filtered = {.similarity = 1, .has_filter = 1, .filter = {.nranges = 1, .ranges = &range}};
+    pd_plan plan = make(w, &filtered, (pd_want){.k = 10, .recall = 0.97f}, 1);
+    assert_true(plan.path == PD_PATH_ROWS && plan.nprobe == 0 && plan.recall == 1 && !plan.note[0]);
+    assert_true(plan.nslots >= 200 && plan.nslots < 200 + 128);
+    for (uint32_t i = 99; i < N; i += 100) {
+        uint32_t slot = pd_resident_slot(w->resident, i), found = 0;
+        for (uint32_t s = 0; s < plan.nslots; s++)
+            found += plan.slots[s] == slot;
+        assert_int_equal(found, 1);
+    }
+    pd_plan_free(&plan);
 }
 
 static void test_caps_keep_the_first_of_each_value(void **state)
@@ -350,7 +384,9 @@ int main(void)
         cmocka_unit_test(test_a_rare_heavy_value_comes_from_postings_and_not_from_probes),
         cmocka_unit_test(test_boosted_keys_bring_all_their_rows),
         cmocka_unit_test(test_a_selective_filter_is_answered_completely_from_postings),
-        cmocka_unit_test(test_a_wide_filter_widens_the_probes_and_says_so),
+        cmocka_unit_test(test_a_filter_that_is_blind_to_the_vectors_probes_as_deep_as_its_hits_lie),
+        cmocka_unit_test(test_a_filter_that_follows_the_vectors_probes_wider_and_promises_nothing),
+        cmocka_unit_test(test_a_narrow_range_is_answered_from_the_order_of_its_number),
         cmocka_unit_test(test_caps_keep_the_first_of_each_value),
         cmocka_unit_test(test_an_uncalibrated_version_is_probed_with_a_warning),
     };
