@@ -1,7 +1,7 @@
 """The report: JSON lines of pados-bench and bench/peers.py in, one stand-alone HTML page out.
 
     python bench/report.py FOLDER PAGE.html     every *.jsonl of FOLDER
-    python bench/report.py --about [FOLDER]     one JSON line: this machine, the versions of what is compared
+    python bench/report.py --about              one JSON line: this machine, the versions of what is compared
     python bench/report.py --slug               this machine's name in bench/results/
     python bench/report.py --text FOLDER        the tables, for a terminal
 
@@ -24,8 +24,8 @@ MAIN_BATCH = 1024
 STAGES = ("coarse", "scan", "refine", "plan")
 FAMILY = {"hnswlib": "graph", "faiss-hnsw": "graph", "usearch": "graph", "svs": "graph", "faiss-ivf": "lists",
           "faiss-ivfsq8": "lists", "faiss-ivfpq": "lists", "scann": "scann"}
-ISA_OF_CEILING = {"portable": "int8 portable", "avx2": "int8 avx2", "avx512": "int8 avx512", "vnni": "int8 vnni",
-                  "avx512vnni": "int8 vnni", "avx512_vnni": "int8 vnni", "amx": "int8 amx"}
+# The instruction that each of Pados's kernels lives by.
+ISA_OF_CEILING = {"portable": "int8 portable", "avx2": "int8 avx2", "avx512": "int8 vnni", "amx": "int8 amx"}
 
 
 # ------------------------------------------------------------------------------------------------------- this machine ---
@@ -235,7 +235,7 @@ def thread_rows(points, isa):
 def stage_chart(points, isa, ceilings):
     """Stage times of Pados, and what the counted operations and bytes would take at the measured ceilings."""
     rows = []
-    peak = ceilings.get((ISA_OF_CEILING.get(isa, "int8 avx512"), 1)) or max(
+    peak = ceilings.get((ISA_OF_CEILING.get(isa), 1)) or max(
         [v for (what, n), v in ceilings.items() if what.startswith("int8") and n == 1], default=0)
     reading = ceilings.get(("read memory", 1), 0)
     for p in points:
@@ -333,6 +333,10 @@ def text_table(head, rows):
 # -------------------------------------------------------------------------------------------------------------- page ---
 
 
+def titled(title, body):
+    return f"<h3>{html.escape(title)}</h3>{body}" if body else ""
+
+
 def figure(chart, title, note="", key=""):
     return f"<figure><figcaption><b>{html.escape(title)}</b> {html.escape(note)} {key}</figcaption>{chart}</figure>" if chart else ""
 
@@ -341,7 +345,7 @@ def headline(points, isa):
     """The largest lead over hnswlib at recall 0.95 in large batches, in one sentence."""
     leads = []
     for p in usual(points, isa, spread=None, target=0.95):
-        if p.system == "pados" and p.batch >= MAIN_BATCH:
+        if p.system == "pados" and p.batch >= MAIN_BATCH and p.reached:
             graph = next((q for q in usual(points, isa, spread=None, target=0.95, dataset=p.dataset, metric=p.metric, batch=p.batch)
                           if q.system == "hnswlib"), None)
             if graph:
@@ -384,13 +388,13 @@ def page(points, machine, ceilings):
 of its rounds, a thin bar their range. A peer's parameters are tuned on the very queries that are timed; Pados is asked for a recall
 and keeps its own promise from queries that are not measured. Pados here: {html.escape(isa)}.</p>
 <h2>In numbers <small>one thread</small></h2>{table(*ratio_rows(points, isa))}
-<h3>Context in the score: recall 0.95 of the exact fused top 10</h3>{table(*fused_rows(points, isa))}
+{titled("Context in the score: recall 0.95 of the exact fused top 10", table(*fused_rows(points, isa)))}
 {"".join(parts)}<h2>The whole</h2><div class=grid2>{general}</div>
-<h3>More threads</h3>{table(["data", "system", "1 thread", "more", "threads", "x"], threads)}
-<h3>Promised recall</h3>{table(*promise_rows(points, isa))}
-<h3>Building and memory</h3>{table(*build_rows(points, isa))}
+{titled("More threads", table(["data", "system", "1 thread", "more", "threads", "x"], threads))}
+{titled("Promised recall", table(*promise_rows(points, isa)))}
+{titled("Building and memory", table(*build_rows(points, isa)))}
 <h2>The machine</h2><div class=grid2><div>{table(["", ""], facts)}</div><div>{table(["ceiling", "threads", ""], rows)}</div></div>
-<h3>Peers</h3>{table(["system", "what it is"], peers)}</main></html>"""
+{titled("Peers", table(["system", "what it is"], peers))}</main></html>"""
 
 
 def main():

@@ -96,7 +96,7 @@ fashion="--base $data/base.u8bin --query $data/query.u8bin --dataset fashion-mni
 if [ -n "$quick" ]; then
     # shellcheck disable=SC2086
     compare fashion-l2 --peers hnswlib:0,faiss-ivfsq8:0,faiss-ivfpq:0 --batch 64,1024 --recall 0.95,0.99 --rounds 3 --seconds 0.5 \
-        --fused-recall 0.95 -- $fashion --metric l2 --queries 2000 --fused 4x32:0.5
+        --fused-recall 0.95 -- $fashion --metric l2 --queries 2000 --fused 4x32:0.3
     compare synthetic-100k --peers hnswlib:0,faiss-ivfsq8:0 --recall 0.95 --rounds 3 --seconds 0.5 \
         -- --generate 100000x128 --queries 1000
 else
