@@ -205,5 +205,7 @@ pd_status pd_cpu_search(pd_index *base, const pd_query *queries, uint32_t count,
         status = search_batch(&batch, timing, err);
         done += batch.n;
     }
+    /* The caller goes on to other work; the pool's own threads rest when they go to sleep. */
+    if (index->device->i8->rest) index->device->i8->rest();
     return status;
 }
