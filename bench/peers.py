@@ -25,7 +25,7 @@ import shutil
 import sys
 import time
 
-FETCHES = (100, 200, 500, 1000, 2000, 5000, 10000)
+FETCHES = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 TUNING_QUERIES = 2000  # bisection looks at so many; the value found is held to all of them
 
 
