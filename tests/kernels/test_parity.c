@@ -310,6 +310,49 @@ static void test_the_reference_chooses_the_same_lists(void **state)
     }
 }
 
+/* More columns than have their factors multiplied before a logarithm is taken. */
+static void test_lists_are_chosen_alike_where_values_follow_them(void **state)
+{
+    const devices *d = *state;
+    static const uint32_t nlists[] = {WORLD_LISTS, 33, 70};
+    uint32_t moved = 0;
+    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+        world *w =
+            world_make_of(WORLD_TIED, (pd_metric)metric, PD_CODE_I8, PD_REFINE_NONE, 19, nlists[metric]);
+        query_set *s = queries_make(w);
+        answer_set *plain = answers_make(), *truth = answers_make(), *got = answers_make();
+        for (uint32_t v = 0; v < w->layout.weights; v++)
+            s->weights[1][v] = world_below(3) ? 0.4f * world_normal() : 0.0f;
+        for (uint32_t q = 0; q < NQUERIES; q++) {
+            s->queries[q].vector = s->vectors + 19 * (size_t)q;
+            s->queries[q].weights = NULL;
+            s->queries[q].similarity = 0.1f;
+            s->queries[q].nprobe = 1 + q % 9;
+        }
+        ask(w, d->cpu[0][1], s->queries, NQUERIES, plain);
+        for (uint32_t q = 0; q < NQUERIES; q++)
+            s->queries[q].weights = s->weights[q / 5 % 2];
+        ask(w, d->reference, s->queries, NQUERIES, truth);
+        for (size_t i = 0; i < NISAS; i++) {
+            for (uint32_t threads = 1; d->cpu[i][1] && threads <= 3; threads += 2) {
+                ask(w, d->cpu[i][threads], s->queries, threads == 1 ? NQUERIES : 7, got);
+                for (uint32_t q = 0; q < NQUERIES; q++)
+                    if (memcmp(got->probes[q], truth->probes[q], s->queries[q].nprobe * sizeof(uint32_t)) !=
+                        0)
+                        fail_msg("%s: query %u probes other lists", name_of(w, isas[i]), q);
+            }
+        }
+        for (uint32_t q = 0; q < NQUERIES; q++)
+            moved += plain->probes[q][0] != truth->probes[q][0];
+        answers_free(plain);
+        answers_free(truth);
+        answers_free(got);
+        queries_free(s);
+        world_free(w);
+    }
+    assert_true(moved > NQUERIES / 2);
+}
+
 static void test_lists_that_hold_a_boosted_value_are_probed_first(void **state)
 {
     const devices *d = *state;
@@ -369,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_look_up_tables_answer_alike_everywhere),
         cmocka_unit_test(test_equal_rows_come_in_the_order_of_their_ids),
         cmocka_unit_test(test_the_reference_chooses_the_same_lists),
+        cmocka_unit_test(test_lists_are_chosen_alike_where_values_follow_them),
         cmocka_unit_test(test_lists_that_hold_a_boosted_value_are_probed_first),
         cmocka_unit_test(test_lists_without_rows_are_probed_last),
     };

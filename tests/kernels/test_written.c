@@ -292,8 +292,8 @@ static const struct kept {
 static void test_hard_tables_are_answered_to_the_bit(void **state)
 {
     (void)state;
-    static const char *const names[WORLD_KINDS] = {"plain",      "equal rows", "huge norms",
-                                                   "subnormals", "one list",   "two values"};
+    static const char *const names[WORLD_KINDS] = {"plain",    "equal rows", "huge norms", "subnormals",
+                                                   "one list", "two values", "tied values"};
     static const uint32_t dims[] = {3, 64, 70, 16, 33};
     uint32_t turn = 0;
     for (int kind = WORLD_PLAIN; kind < WORLD_KINDS; kind++)

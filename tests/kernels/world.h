@@ -27,6 +27,7 @@ typedef enum world_kind {
     WORLD_SUBNORMAL, /* every value is a subnormal number */
     WORLD_ONE_LIST,  /* all rows are in list 5, and the others are empty */
     WORLD_TWO_VALUES,
+    WORLD_TIED, /* attributes follow the lists, but for a quarter of the rows */
     WORLD_KINDS
 } world_kind;
 
@@ -110,6 +111,13 @@ static inline void world_copy_row(world *w, uint32_t r, uint32_t from)
     w->keys[r] = w->keys[from];
 }
 
+static inline void world_follow(world *w, uint32_t r)
+{
+    w->bytes[r][0] = (uint8_t)(w->list[r] % 5);
+    for (uint32_t j = 0; j < 8; j++)
+        w->bytes[r][WORLD_SET + j] = (uint8_t)(w->list[r] * 37u + j * 11u);
+}
+
 static inline void world_vectors(world *w, world_kind kind)
 {
     uint32_t dim = w->shape.dim, lists = w->nlist > 1 ? w->nlist : WORLD_LISTS;
@@ -121,6 +129,7 @@ static inline void world_vectors(world *w, world_kind kind)
         /* Lists 3 and 12 stay empty. */
         uint32_t list = world_below(lists);
         w->list[r] = w->nlist == 1 ? 0 : list == 3 || list == 12 ? 0 : list;
+        if (kind == WORLD_TIED && world_below(4)) world_follow(w, r);
         if (kind == WORLD_ONE_LIST) w->list[r] = w->nlist > 5 ? 5 : 0;
         float *row = w->rows + (size_t)r * dim;
         for (uint32_t d = 0; d < dim; d++)
