@@ -259,6 +259,7 @@ static pd_status build(pd_catalog *catalog, pd_job *job, const pd_push *push, co
     if (!status) status = map_part(catalog, push, PD_PART_ROWS, &rows, err);
     if (!status) status = map_part(catalog, push, PD_PART_IDS, &ids, err);
     if (!status) {
+        uint64_t unlisted = 0;
         pd_build_input input = {
             .table = job->table,
             .version = number,
@@ -272,8 +273,13 @@ static pd_status build(pd_catalog *catalog, pd_job *job, const pd_push *push, co
             .schema = schema,
             .nlist = push->ask.nlist,
             .seed = SEED,
+            .unlisted = &unlisted,
         };
         status = pd_build(&input, folder, catalog->builder, pd_job_progress, &context, err);
+        if (!status && unlisted)
+            pd_job_warn(catalog, job,
+                        "%s has no line for %" PRIu64 " of %" PRIu64 " rows: all they have is unknown",
+                        input.attributes_name, unlisted, input.count);
     }
     unmap(&rows);
     unmap(&ids);

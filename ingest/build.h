@@ -29,7 +29,8 @@ typedef struct pd_build_input {
         *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
     uint32_t nlist; /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
     uint64_t seed;
-    double now; /* when it is built, days since 1970-01-01; 0: now */
+    double now;         /* when it is built, days since 1970-01-01; 0: now */
+    uint64_t *unlisted; /* NULL, or receives how many rows have no line in the CSV */
 } pd_build_input;
 
 /* Lists for a table of rows: about 2 sqrt(rows) (finer lists scan fewer rows, but choosing among them and their last pages, half

@@ -153,6 +153,7 @@ static pd_status read_lines(join *j, pd_error *err)
         if (!status && count == 0 && lines == 0 && j->b->count)
             status = pd_fail(err, PD_INVALID_ARGUMENT, "%s has a header and no line for any row",
                              pd_csv_name(j->csv));
+        if (!status && count == 0 && j->b->in->unlisted) *j->b->in->unlisted = j->b->count - lines;
         if (status || count == 0) return status;
         const char *name = pd_csv_name(j->csv);
         unsigned long long line = pd_csv_line(j->csv);

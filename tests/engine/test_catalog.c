@@ -689,6 +689,9 @@ static void test_dictionaries_go_on_from_version_to_version(void **state)
     p.schema = NULL;
     p.attributes = "id,colour\n0,black\n";
     must(push(&f, &p, 1, NULL, &err), err); /* the table's own */
+    char unlisted[64];
+    snprintf(unlisted, sizeof unlisted, "has no line for %u of %u rows", (unsigned)N - 1, (unsigned)N);
+    assert_non_null(strstr(err.message, unlisted));
     pd_served *served;
     must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
     assert_int_equal(served->number, 3);
