@@ -188,8 +188,9 @@ static void code_scores(scan_group *group, const unsigned char *page, uint32_t s
     const int8_t *codes = (const int8_t *)(page + layout->codes);
     uint32_t n = group->nvectors, dim64 = pd_dim64(batch->index->base.shape.dim);
     int32_t dots[PD_GROUP * PD_PAGE_ROWS];
-    if (n < 32) some &= (1u << n) - 1;
-    if (2 * (uint32_t)__builtin_popcount(some) >= n) {
+    if (n < PD_GROUP) some &= (1u << n) - 1;
+    /* Without filters some is everybody, and nothing needs counting. */
+    if (!group->filters || 2 * (uint32_t)__builtin_popcount(some) >= n) {
         i8->dots(codes, layout->dim4 / 4, dim64, group->worker->group, n, dots);
     } else {
         /* The rest of dots is never looked at, but scored below with everything else. */
