@@ -164,7 +164,7 @@ bench() {
     "$bin/pados-bench" --metric cosine --base "$tables/products.npy" --query "$work/queries.npy" \
         --calibration "$work/calibration.npy" --ids "$tables/products_ids.npy" --attributes "$tables/products.csv" \
         --schema "$tables/products.schema" --profile "$tables/shop.conf" --contexts "$work/contexts.csv" \
-        --recall 0.95 --threads 1 --batch 1024 --peers faiss-ivf --json "$work/bench.jsonl" >"$work/step.log" 2>&1 </dev/null || stop_with "pados-bench failed"
+        --recall 0.95 --threads 1 --batch 1024 --rounds 1 --json "$work/bench.jsonl" >"$work/step.log" 2>&1 </dev/null || stop_with "pados-bench failed"
 }
 
 served() {
@@ -178,19 +178,18 @@ print_figures() {
     FILENAME ~ /speed/ { if (/^similarity, exact/) exact = $NF; if (/^similarity, --/) { sr = $(NF - 1); sq = $NF }
         if (/context, exact/) fexact = $NF; if (/context, --/) { fr = $(NF - 1); fq = $NF } next }
     { n++; system_[n] = value($0, "system"); recall[n] = value($0, "recall"); fused[n] = value($0, "fused_recall"); qps[n] = value($0, "qps")
-      scanned[n] = value($0, "rows_scanned"); setting[n] = value($0, "setting") }
+      scanned[n] = value($0, "rows_scanned") }
     END {
         line("similarity alone", "recall@10", "queries/s", "rows seen")
         line("exact search, asked of padosd", "1.0000", commas(exact), commas(rows))
         line("padosd --recall 0.95, asked over its socket", sprintf("%.4f", sr), commas(sq), "")
         for (i = 1; i <= n; i++) if (recall[i] != "")
-            line(system_[i] == "pados" ? "pados --recall 0.95, in process" : system_[i] ", " setting[i] ", in process (SSE2)",
-                sprintf("%.4f", recall[i]), commas(qps[i]), scanned[i] != "" ? commas(scanned[i]) : "")
+            line("pados --recall 0.95, in process", sprintf("%.4f", recall[i]), commas(qps[i]), scanned[i] != "" ? commas(scanned[i]) : "")
         print ""
         line("with profile \"shop\" and a context each", "recall@10", "queries/s", "rows seen")
         line("exact search, asked of padosd", "1.0000", commas(fexact), commas(rows))
         line("padosd --recall 0.95, asked over its socket", sprintf("%.4f", fr), commas(fq), "")
-        for (i = 1; i <= n; i++) if (fused[i] != "") {
+        for (i = 1; i <= n; i++) if (fused[i] != "" && system_[i] != "pados-equal-probes") {
             name = system_[i]
             sub(/^pados-overfetch-/, "", name)
             line(name == "pados" ? "pados --recall 0.95, weights in the scan" : "fetch the " commas(name) " most similar, weigh them after",

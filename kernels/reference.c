@@ -186,11 +186,15 @@ static uint32_t choose(const pd_host_index *index, const pd_query *query, pd_hit
             order[i] = (pd_hit){.id = query->probes[i]};
         return query->nprobe;
     }
+    pd_block_filter fold;
+    int filters = query->filter && index->base.shape.nlist > 0 &&
+                  pd_block_filter_of(&index->blocks, query->filter, &fold);
     memset(near, 0, nlist * sizeof *near);
     if (query->vector && index->base.shape.nlist > 0) nearness(index, query, near);
     for (uint32_t list = 0; list < nlist; list++) {
         double score = (double)query->similarity * near[list] + summary(index, query, list);
         if (index->rows && index->rows[list] == 0) score = -INFINITY;
+        if (filters && query->vector && !pd_blocks_list_may(&index->blocks, &fold, list)) score = -INFINITY;
         order[list] = (pd_hit){.id = list, .score = (float)score};
     }
     pd_hits_sort(order, nlist);

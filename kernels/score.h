@@ -21,7 +21,8 @@
  * mean of the centroids (each dimension summed in double, rounded once), the centroid c is kept as the i8 code of the
  * row c - m under a centroid of zeros; qi and qs are those of q (ip, cosine) or of q - m (l2):
  *   near = (0 + term) + (qf * scale) * (float)dot      -||q - c||^2 or <q, c>, less what is the same for all lists
- *   rank = a * near + 0.0f [+ the weight summary]      the best nprobe are probed, ties by list number; empty lists last
+ *   rank = a * near + 0.0f [+ the weight summary]      the best nprobe are probed, ties by list number; lists that
+ *                                                      are empty, or hold no row that can pass the filter, last
  * The list term lt of a probed list is exact.
  *
  * The + 0.0f turns -0 into 0, so that adding a zero weight never changes a bit: columns whose weights are all zero may

@@ -150,11 +150,22 @@ static void list_terms(const pd_batch *batch, uint32_t q, pd_pair *pairs, uint32
     }
 }
 
+/* Lists without a row that can pass the filter come last, with the empty ones. */
+static void pass_over(const pd_batch *batch, const pd_filter *filter, float *scores)
+{
+    const pd_blocks *blocks = &batch->index->blocks;
+    pd_block_filter fold;
+    if (!filter || !pd_block_filter_of(blocks, filter, &fold)) return;
+    for (uint32_t list = 0; list < batch->index->base.shape.nlist; list++)
+        if (!pd_blocks_list_may(blocks, &fold, list)) scores[list] = -FLT_MAX;
+}
+
 /* scores: [terms_apart], spoilt. */
 static void choose(const pd_batch *batch, uint32_t q, float *scores, const float *summary, pd_worker *worker)
 {
     uint32_t nlist = batch->index->base.shape.nlist, want = pd_cpu_probes(batch->index, &batch->queries[q]);
     batch->device->ops->settle(scores, summary, nlist);
+    pass_over(batch, batch->queries[q].filter, scores);
     uint32_t count = pick(batch, scores, want, worker);
     pd_pair *pairs = batch->pairs + batch->starts[q];
     for (uint32_t i = 0; i < count; i++)

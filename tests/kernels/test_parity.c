@@ -367,6 +367,7 @@ static void test_lists_that_hold_a_boosted_value_are_probed_first(void **state)
     for (uint32_t q = 0; q < NQUERIES; q++) {
         s->queries[q].vector = s->vectors + 3 * (size_t)q;
         s->queries[q].weights = s->weights[0];
+        s->queries[q].filter = NULL; /* which would have its own say */
         s->queries[q].nprobe = 1;
         s->queries[q].similarity = 0.001f;
     }
@@ -389,6 +390,7 @@ static void test_lists_without_rows_are_probed_last(void **state)
     answer_set *got = answers_make();
     for (uint32_t q = 0; q < NQUERIES; q++) {
         s->queries[q].vector = w->centroids + 17 * 3; /* the empty list's own centroid */
+        s->queries[q].filter = NULL;
         s->queries[q].nprobe = WORLD_LISTS;
     }
     ask(w, d->cpu[0][1], s->queries, NQUERIES, got);

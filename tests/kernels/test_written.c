@@ -166,6 +166,8 @@ static void check_probes(const pd_host_index *index, const pd_query *query, cons
     float qf =
         (shape->metric == PD_L2 ? 2.0f : 1.0f) * pd_quantise_query(moved, shape->dim, layout->dim4, qi);
     pd_hit order[WORLD_MOST_LISTS];
+    pd_block_filter fold;
+    int filters = query->filter && pd_block_filter_of(&index->blocks, query->filter, &fold);
     for (uint32_t list = 0; list < shape->nlist; list++) {
         unsigned char *page = index->coarse_pages + list / PD_PAGE_ROWS * layout->page_bytes;
         uint32_t place = list % PD_PAGE_ROWS;
@@ -175,6 +177,7 @@ static void check_probes(const pd_host_index *index, const pd_query *query, cons
                    ((int8_t *)page)[layout->codes + ((size_t)(d / 4) * PD_PAGE_ROWS + place) * 4 + d % 4];
         float factor = qf * pd_page_scale(layout, page)[place], far = factor * (float)dot;
         float near = (0.0f + pd_page_term(layout, page)[place]) + far, rank = query->similarity * near;
+        if (filters && !pd_blocks_list_may(&index->blocks, &fold, list)) rank = -FLT_MAX;
         order[list] = (pd_hit){.id = list, .score = rank >= -FLT_MAX ? rank : -FLT_MAX};
     }
     qsort(order, shape->nlist, sizeof *order, by_hit);
