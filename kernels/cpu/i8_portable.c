@@ -6,8 +6,7 @@
 #include "ops.h"
 #include "vector.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define MOST   4u /* queries of a block */
+#define MOST 4u /* queries of a block */
 
 /* n queries, `wide` vectors of rows at a time. */
 INLINE void block(const int8_t *codes, uint32_t groups, const unsigned char *queries, size_t apart,

@@ -21,6 +21,8 @@
 #define VB 16
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
+
 #define VF (VB / 4) /* floats of a vector */
 #define VR (VB / 8) /* rows of a page whose four i16 codes fill a vector */
 
@@ -30,25 +32,25 @@ typedef int16_t vshort __attribute__((vector_size(VB)));
 typedef int64_t vlong __attribute__((vector_size(VB)));
 typedef int8_t vbytes __attribute__((vector_size(VB / 2)));
 
-static inline __attribute__((always_inline)) vfloat v_load(const float *from)
+INLINE vfloat v_load(const float *from)
 {
     vfloat out;
     memcpy(&out, from, sizeof out);
     return out;
 }
 
-static inline __attribute__((always_inline)) void v_store(float *to, vfloat value)
+INLINE void v_store(float *to, vfloat value)
 {
     memcpy(to, &value, sizeof value);
 }
 
-static inline __attribute__((always_inline)) vfloat v_splat(float value)
+INLINE vfloat v_splat(float value)
 {
     return value - (vfloat){0};
 }
 
 /* a > b ? a : b, and a < b ? a : b, lane by lane. */
-static inline __attribute__((always_inline)) vfloat v_max(vfloat a, vfloat b)
+INLINE vfloat v_max(vfloat a, vfloat b)
 {
 #if VB == 64
     return (vfloat)_mm512_max_ps((__m512)a, (__m512)b);
@@ -59,7 +61,7 @@ static inline __attribute__((always_inline)) vfloat v_max(vfloat a, vfloat b)
     return (vfloat)(((vint)a & mask) | ((vint)b & ~mask));
 #endif
 }
-static inline __attribute__((always_inline)) vfloat v_min(vfloat a, vfloat b)
+INLINE vfloat v_min(vfloat a, vfloat b)
 {
 #if VB == 64
     return (vfloat)_mm512_min_ps((__m512)a, (__m512)b);
@@ -72,7 +74,7 @@ static inline __attribute__((always_inline)) vfloat v_min(vfloat a, vfloat b)
 }
 
 /* Whole numbers in [-127, 127] as bytes. */
-static inline __attribute__((always_inline)) void v_store_codes(int8_t *to, vfloat value)
+INLINE void v_store_codes(int8_t *to, vfloat value)
 {
     typedef int8_t codes __attribute__((vector_size(VF)));
     codes out = __builtin_convertvector(__builtin_convertvector(value, vint), codes);
@@ -80,7 +82,7 @@ static inline __attribute__((always_inline)) void v_store_codes(int8_t *to, vflo
 }
 
 /* Sign-extends VB / 2 codes. */
-static inline __attribute__((always_inline)) vshort v_widen(const int8_t *from)
+INLINE vshort v_widen(const int8_t *from)
 {
 #if VB == 64
     return (vshort)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from));
@@ -94,7 +96,7 @@ static inline __attribute__((always_inline)) vshort v_widen(const int8_t *from)
 }
 
 /* Four i16, over and over. */
-static inline __attribute__((always_inline)) vshort v_splat4(const int16_t *from)
+INLINE vshort v_splat4(const int16_t *from)
 {
     int64_t four;
     memcpy(&four, from, sizeof four);
@@ -102,7 +104,7 @@ static inline __attribute__((always_inline)) vshort v_splat4(const int16_t *from
 }
 
 /* a[2i] * b[2i] + a[2i + 1] * b[2i + 1] */
-static inline __attribute__((always_inline)) vint v_pairs(vshort a, vshort b)
+INLINE vint v_pairs(vshort a, vshort b)
 {
 #if VB == 64
     return (vint)_mm512_madd_epi16((__m512i)a, (__m512i)b);
@@ -117,7 +119,7 @@ static inline __attribute__((always_inline)) vint v_pairs(vshort a, vshort b)
 }
 
 /* Bit i: value[i] >= bar, of VF. */
-static inline __attribute__((always_inline)) uint32_t v_at_least(vfloat value, float bar)
+INLINE uint32_t v_at_least(vfloat value, float bar)
 {
 #if VB == 64
     return _mm512_cmp_ps_mask((__m512)value, _mm512_set1_ps(bar), _CMP_GE_OQ);
@@ -134,7 +136,7 @@ static inline __attribute__((always_inline)) uint32_t v_at_least(vfloat value, f
 }
 
 /* Bit i: from[i] >= bar, of 16. */
-static inline __attribute__((always_inline)) uint32_t v_at_least16(const float *from, float bar)
+INLINE uint32_t v_at_least16(const float *from, float bar)
 {
 #if VB == 64
     return _mm512_cmp_ps_mask(_mm512_loadu_ps(from), _mm512_set1_ps(bar), _CMP_GE_OQ);
@@ -152,7 +154,7 @@ static inline __attribute__((always_inline)) uint32_t v_at_least16(const float *
 }
 
 /* pd_f16_to_f32 without branches, so that a loop over it vectorises. */
-static inline __attribute__((always_inline)) float v_half(pd_f16 half)
+INLINE float v_half(pd_f16 half)
 {
     uint32_t rest = half & 0x7fffu;
     float tiny = (float)(int32_t)rest * 0x1p-24f;
@@ -179,7 +181,7 @@ static inline void v_halves(const pd_f16 *from, float *to, uint32_t count)
 }
 
 /* VF half floats as floats. */
-static inline __attribute__((always_inline)) vfloat v_load_half(const pd_f16 *from)
+INLINE vfloat v_load_half(const pd_f16 *from)
 {
 #if VB == 64
     return (vfloat)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
