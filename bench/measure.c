@@ -126,18 +126,20 @@ static pd_status prepare_targets(bench_pados *p, const bench_context *context, p
     return status;
 }
 
-/* The context's price: weights at work, with the probes that similarity alone is given for 0.95. */
+/* The context's price: weights at work, with the probes and the depth that similarity alone is given for 0.95. */
 static pd_status prepare_equal_probes(bench_pados *p, const bench_context *context, pd_error *err)
 {
     bench_ask *plain, *ask;
     pd_status status = bench_ask_open(p, NULL, 1, p->data->k, 0.95f, &plain, err);
     if (status) return status;
-    uint32_t nprobe = plain->queries[0].nprobe;
+    uint32_t nprobe = plain->queries[0].nprobe, depth = plain->queries[0].depth;
     bench_ask_close(plain);
     status = bench_ask_open(p, context, p->data->nqueries, p->data->k, 0, &ask, err);
     if (status) return status;
-    for (uint32_t q = 0; q < ask->count; q++)
+    for (uint32_t q = 0; q < ask->count; q++) {
         ask->queries[q].nprobe = nprobe;
+        ask->queries[q].depth = depth;
+    }
     char setting[48];
     snprintf(setting, sizeof setting, "nprobe %u", nprobe);
     return add_cases(p, ask, "pados-equal-probes", setting, 0, 0, p->options->batches, p->options->nbatches,
@@ -164,6 +166,7 @@ static pd_status prepare_overfetch(bench_pados *p, const bench_context *context,
     if (nprobe < need) nprobe = need < nlist ? (uint32_t)need : nlist;
     for (uint32_t q = 0; q < ask->count; q++) {
         ask->queries[q].nprobe = nprobe;
+        ask->queries[q].depth = pd_calibrated_depth(info->calibration, depth);
         ask->queries[q].weights = NULL;
         ask->queries[q].similarity = 1;
     }
