@@ -3,8 +3,8 @@
 # the same data; the machine's ceilings; a padosd under load. Everything goes into a fresh folder under build/bench: *.jsonl
 # one object a line, *.txt as it was printed, and report.html, one page that stands alone. docs/BENCHMARKS.md has the rules.
 #
-#   ./run bench            everything: about 40 minutes on two processors (graphs of a million rows are kept for the next run)
-#   ./run bench --quick    Fashion-MNIST and 100,000 synthetic rows, three peers, 10 s of load: under 6 minutes
+#   ./run bench            everything: hours on two processors, most of them building and tuning peers (graphs of a million rows are kept for the next run)
+#   ./run bench --quick    Fashion-MNIST and 100,000 synthetic rows, three peers, 10 s of load: some 7 minutes
 #   ./run bench --all      also the slow graphs (faiss-hnsw, usearch, svs) on a million rows
 #   --keep                 puts the lines into bench/results/MACHINE too
 set -eu
