@@ -56,7 +56,7 @@ typedef struct pd_one {
     uint32_t nexclude;
     uint32_t depth;   /* hits to ask the index for: k, more under diversity caps */
     uint32_t refined; /* candidates that its last search re-scored, at most */
-    uint32_t count; /* hits found */
+    uint32_t count;   /* hits found */
     uint32_t nprobe;
     uint32_t path;
     uint64_t scanned; /* rows looked at by its last search */
