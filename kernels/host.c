@@ -204,7 +204,8 @@ static int coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host_index
 /* Do the values of a column follow the lists? The mean distance between a list's shares and those of all rows (half the
  * sum of the gaps) is held against what lists of these sizes, filled by chance, would show: a binomial share p of n rows
  * lies sqrt(2 p (1 - p) / (pi n)) from its mean on average. Summaries of columns that follow nothing cost as much as
- * the dots and move no probe. */
+ * the dots and move no probe; a twentieth more than chance is little, but columns that follow the lists loosely and weigh
+ * much need their say. */
 static int is_tied(const pd_lists *lists, const float *histogram, uint32_t values, uint32_t nlist)
 {
     double rows = 0, gap = 0, chance = 0;
@@ -221,7 +222,7 @@ static int is_tied(const pd_lists *lists, const float *histogram, uint32_t value
             chance += spread * sqrt((double)lists->rows[l]);
         }
     }
-    return gap > 1.25 * chance;
+    return gap > 1.05 * chance;
 }
 
 pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err)
