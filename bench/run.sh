@@ -55,7 +55,7 @@ compare() {
 
 # Instruction sets that can be forced here besides the one that is chosen: --also "--isa NAME" for each.
 other_isas() {
-    for isa in amx vnni avx512vnni avx512 avx2 portable; do
+    for isa in amx avx512 avx2 portable; do
         "$bin/pados-bench" --generate 64x8 --queries 8 --recall 0.9 --batch 8 --rounds 1 --seconds 0 --isa "$isa" >/dev/null 2>&1 &&
             printf -- '--also=--isa %s\n' "$isa"
     done | tail -n +2

@@ -8,8 +8,7 @@
 #include "fmath.h"
 #include "vector.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define HALF   (PD_PAGE_ROWS / 2) /* bounds kept of a page: the larger of each two that lie half a page apart */
+#define HALF (PD_PAGE_ROWS / 2) /* bounds kept of a page: the larger of each two that lie half a page apart */
 
 /* ------------------------------------------------------------------------------------------------ codes --- */
 
@@ -60,18 +59,6 @@ static float quantise(const float *row, const float *mean, uint32_t dim, uint32_
 
 /* ------------------------------------------------------------------------------------------------ bounds --- */
 
-INLINE vfloat larger(vfloat a, vfloat b)
-{
-#if VB == 64
-    return (vfloat)_mm512_max_ps((__m512)a, (__m512)b);
-#elif VB == 32
-    return (vfloat)_mm256_max_ps((__m256)a, (__m256)b);
-#else
-    vint more = a > b;
-    return (vfloat)(((vint)a & more) | ((vint)b & ~more));
-#endif
-}
-
 /* The upper bounds of VF centroids from their dots. */
 INLINE vfloat upper(const pd_near *near, uint32_t list, const int32_t *dots, vfloat scale, vfloat reach)
 {
@@ -97,10 +84,10 @@ static void bound(const pd_near *near, const pd_cpu_i8 *i8, const pd_near_row *r
             const int32_t *own = dots + i * PD_PAGE_ROWS;
             vfloat scale = v_splat(rows[i].scale), reach = v_splat(rows[i].reach);
             for (uint32_t l = 0; l < HALF; l += VF) {
-                vfloat both = larger(upper(near, list + l, own + l, scale, reach),
-                                     upper(near, list + HALF + l, own + HALF + l, scale, reach));
+                vfloat both = v_max(upper(near, list + l, own + l, scale, reach),
+                                    upper(near, list + HALF + l, own + HALF + l, scale, reach));
                 v_store(out + l, both);
-                most[i] = larger(both, most[i]);
+                most[i] = v_max(both, most[i]);
             }
         }
     }
