@@ -5,9 +5,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Device code shares these functions: cuda/simt.cuh says what it takes. */
+#ifndef PD_HD
+#define PD_HD
+#endif
+
 typedef uint16_t pd_f16; /* the bits */
 
-static inline float pd_f16_to_f32(pd_f16 half)
+static inline PD_HD float pd_f16_to_f32(pd_f16 half)
 {
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
     uint32_t rest = half & 0x7fffu;
@@ -28,7 +33,7 @@ static inline float pd_f16_to_f32(pd_f16 half)
 }
 
 /* Rounds to nearest, ties to even; overflows to infinity; a NaN stays one. */
-static inline pd_f16 pd_f32_to_f16(float value)
+static inline PD_HD pd_f16 pd_f32_to_f16(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

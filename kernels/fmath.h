@@ -7,14 +7,19 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float pd_bits_float(uint32_t bits)
+/* Device code shares these functions: cuda/simt.cuh says what it takes. */
+#ifndef PD_HD
+#define PD_HD
+#endif
+
+static inline PD_HD float pd_bits_float(uint32_t bits)
 {
     float out;
     memcpy(&out, &bits, sizeof out);
     return out;
 }
 
-static inline uint32_t pd_float_bits(float value)
+static inline PD_HD uint32_t pd_float_bits(float value)
 {
     uint32_t out;
     memcpy(&out, &value, sizeof out);
@@ -23,13 +28,13 @@ static inline uint32_t pd_float_bits(float value)
 
 /* To the nearest whole number, ties to even, without a library call: adding 1.5 * 2^23 leaves no room for a fraction.
  * |x| < 2^22. */
-static inline float pd_round(float x)
+static inline PD_HD float pd_round(float x)
 {
     const float magic = 12582912.0f;
     return (x + magic) - magic;
 }
 
-static inline float pd_exp_inline(float x)
+static inline PD_HD float pd_exp_inline(float x)
 {
     x = x > 60.0f ? 60.0f : x;
     x = x < -60.0f ? -60.0f : x;
@@ -47,7 +52,7 @@ static inline float pd_exp_inline(float x)
     return y * pd_bits_float((uint32_t)((int32_t)n + 127) << 23);
 }
 
-static inline float pd_log_inline(float x)
+static inline PD_HD float pd_log_inline(float x)
 {
     /* Subnormals are lifted into the normal range first. */
     int tiny = x < 1.17549435e-38f;
