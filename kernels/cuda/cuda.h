@@ -188,6 +188,29 @@ typedef struct pd_cuda_query {
     uint32_t hits;    /* where its hits begin: k of them */
 } pd_cuda_query;
 
+/* A byte column that a table weighs. */
+typedef struct pd_cuda_column {
+    uint32_t column, size;
+    uint32_t weights; /* where its weights begin in the table: [size] */
+    uint32_t
+        steps; /* where their bounds begin in the table's steps: [size + 1], the last for values past the size */
+    float most;    /* the largest weight of any value */
+    float nothing; /* of the summary: what values that weigh nothing promise */
+} pd_cuda_column;
+
+/* What a table's columns can give, as cpu/ops.h has it: weight <= least + step * steps. */
+typedef struct pd_cuda_weigh {
+    uint32_t ncolumns;
+    float step;
+    double most, least, size;
+} pd_cuda_weigh;
+
+/* The same of a query, its keys included. */
+typedef struct pd_cuda_bound {
+    double most, least, size;
+    uint32_t terms; /* columns and keys */
+} pd_cuda_bound;
+
 typedef struct pd_cuda_pair {
     uint32_t query, list;
     float lt; /* the list term (0 without a vector) */
@@ -231,6 +254,14 @@ typedef struct pd_cuda_batch {
     uint32_t code_bytes; /* from one query to the next: width rounded up to 32, zeros behind */
     float *qf, *nf;      /* [n] factors of the dots with either */
 
+    pd_cuda_weigh *weighs;   /* [ntables] */
+    pd_cuda_column *columns; /* [ntables][nbytes] of them the first ncolumns are used */
+    uint8_t *steps;          /* [ntables][step_bytes] */
+    uint32_t step_bytes;
+    pd_cuda_bound *bounds; /* [n] */
+    float *powers;         /* [ntables][weights] of summaries; NULL: there are none */
+    float *summaries;      /* [ntables][nlist] what the weights promise of each list; NULL: nothing */
+
     /* coarse.cu */
     pd_cuda_pair *pairs; /* [npairs] query by query, best first */
 
@@ -240,7 +271,7 @@ typedef struct pd_cuda_batch {
 
     /* scan and select */
     uint32_t *bars;        /* [n] pd_ordered running threshold */
-    float *cand_scores;    /* [nkept] */
+    uint32_t *cand_scores; /* [nkept] pd_ordered */
     uint32_t *cand_slots;  /* [nkept] */
     uint32_t *cand_counts; /* [n] */
 

@@ -36,7 +36,12 @@
     cudaFuncSetAttribute((const void *)(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 
 /* PD_SHARED float sums[32];       PD_DYNAMIC(unsigned char, memory); */
-#define PD_SHARED __shared__
+#define PD_SHARED   __shared__
+/* A large argument of a kernel that functions take by reference: it stays where the launch put it. */
+#define PD_GRID     __grid_constant__
+/* Before a loop: all of its rounds, or four at a time, are written out. */
+#define PD_UNROLL   _Pragma("unroll")
+#define PD_UNROLL_4 _Pragma("unroll 4")
 #define PD_DYNAMIC(type, name)                                                                               \
     extern __shared__ __align__(128) unsigned char pd_dynamic_shared[];                                      \
     type *name = (type *)pd_dynamic_shared

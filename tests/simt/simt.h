@@ -36,6 +36,9 @@
 #endif
 #define PD_HD
 #define PD_SHARED static
+#define PD_GRID
+#define PD_UNROLL
+#define PD_UNROLL_4
 
 /* ------------------------------------------------------------------------------------------- launching --- */
 

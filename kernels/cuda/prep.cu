@@ -1,0 +1,255 @@
+/* Queries made ready: vectors quantised for the scan and for choosing lists, weight tables cut down to the columns that weigh
+ * anything and given bounds in whole steps, what they promise of each list.
+ *
+ * Queries of one request share their table, and then also what is made of it: search.cu numbers them. Bounds are those of
+ * cpu/prep.c; nothing of them reaches an answer, so that a looser one would only cost time. */
+#include "block.cuh"
+#include "fmath.h"
+#include "row.cuh"
+
+#define TABLE_THREADS 128u
+#define QUERY_THREADS 128u
+
+/* ------------------------------------------------------------------------------------------------ vectors --- */
+
+/* The written quantisation of query - less (NULL: of query) by a warp. Returns qs. codes: [bytes], zeros behind dim */
+static __device__ float quantise(const float *query, const float *less, uint32_t dim, uint32_t bytes,
+                                 int8_t *codes)
+{
+    float most = 0.0f;
+    for (uint32_t d = pd_lane(); d < dim; d += 32) {
+        float size = fabsf(less ? query[d] - less[d] : query[d]);
+        most = size > most ? size : most;
+    }
+    for (uint32_t by = 16; by > 0; by >>= 1) {
+        float other = __shfl_xor_sync(PD_ALL_LANES, most, by);
+        most = other > most ? other : most;
+    }
+    float per = 127.0f / most;
+    int some = per > 0.0f && per <= FLT_MAX;
+    for (uint32_t d = pd_lane(); d < bytes; d += 32) {
+        float code = 0.0f;
+        if (d < dim && some) {
+            code = (less ? query[d] - less[d] : query[d]) * per;
+            code = code > 127.0f ? 127.0f : code;
+            code = code < -127.0f ? -127.0f : code;
+            code = pd_round(code);
+        }
+        codes[d] = (int8_t)code;
+    }
+    return some ? most / 127.0f : 0.0f;
+}
+
+/* A warp a query. */
+static __global__ void prepare_vectors(PD_GRID const pd_cuda_batch batch)
+{
+    uint32_t q = blockIdx.x * (blockDim.x / 32) + pd_warp();
+    if (q >= batch.n) return;
+    const pd_cuda_view &view = batch.view;
+    int l2 = view.metric == PD_L2;
+    const float *vector = batch.vectors + (size_t)q * view.dim16;
+    size_t at = (size_t)q * batch.code_bytes;
+    if (batch.codes) {
+        float qs = quantise(vector, NULL, view.dim, batch.code_bytes, batch.codes + at);
+        if (pd_lane() == 0) batch.qf[q] = l2 ? 2.0f * qs : qs;
+    }
+    float nf = quantise(vector, l2 ? view.mean : NULL, view.dim, batch.code_bytes, batch.near_codes + at);
+    if (pd_lane() == 0) batch.nf[q] = l2 ? 2.0f * nf : nf;
+}
+
+/* ------------------------------------------------------------------------------------------------ weights --- */
+
+/* The least and the most that a column gives; values past its size weigh nothing and count too. Returns whether it weighs
+ * anything. */
+static __device__ int column_range(const float *weights, uint32_t size, float *least, float *most)
+{
+    int weighs = 0;
+    *least = *most = size < 256 ? 0.0f : weights[0];
+    for (uint32_t v = 0; v < size; v++) {
+        weighs |= weights[v] != 0.0f;
+        *most = weights[v] > *most ? weights[v] : *most;
+        *least = weights[v] < *least ? weights[v] : *least;
+    }
+    return weighs;
+}
+
+/* Those that weigh anything, in order, and the sums over them; by one thread. */
+static __device__ void gather_columns(const pd_cuda_view &view, const float *least, const float *most,
+                                      const uint8_t *weighs, pd_cuda_column *columns, pd_cuda_weigh *out)
+{
+    pd_cuda_weigh weigh = {};
+    double range = 0;
+    for (uint32_t c = 0; c < view.nbytes; c++) {
+        if (!weighs[c]) continue;
+        pd_cuda_column column = {c, view.sizes[c], view.weight_at[c], view.weight_at[c] + c, most[c], 0.0f};
+        columns[weigh.ncolumns++] = column;
+        weigh.most += (double)most[c];
+        weigh.least += (double)least[c];
+        range += (double)most[c] - (double)least[c];
+        weigh.size += fmax(fabs((double)most[c]), fabs((double)least[c]));
+    }
+    /* With so many columns that whole steps say nothing, everything may reach everything; the same where the range is so
+     * small that it cannot be cut. */
+    int rooms = 255 - 2 * (int)weigh.ncolumns;
+    weigh.step = rooms > 0 ? (float)(range / rooms) * 1.00001f : 0.0f;
+    if (!(weigh.step >= 256 * FLT_MIN) || !(range <= (double)FLT_MAX)) {
+        weigh.step = 0.0f;
+        weigh.least = weigh.most;
+    }
+    *out = weigh;
+}
+
+/* A block a table. */
+static __global__ void prepare_tables(PD_GRID const pd_cuda_batch batch)
+{
+    PD_SHARED float least[PD_MAX_BYTES], most[PD_MAX_BYTES];
+    PD_SHARED uint8_t weighs[PD_MAX_BYTES];
+    const pd_cuda_view &view = batch.view;
+    uint32_t t = blockIdx.x;
+    const float *table = batch.tables + (size_t)t * view.weights;
+    pd_cuda_column *columns = batch.columns + (size_t)t * view.nbytes;
+    uint8_t *steps = batch.steps + (size_t)t * batch.step_bytes;
+    for (uint32_t c = threadIdx.x; c < view.nbytes; c += blockDim.x)
+        weighs[c] = (uint8_t)(view.sizes[c] > 0 &&
+                              column_range(table + view.weight_at[c], view.sizes[c], &least[c], &most[c]));
+    __syncthreads();
+    if (threadIdx.x == 0) gather_columns(view, least, most, weighs, columns, &batch.weighs[t]);
+    __syncthreads();
+    float step = batch.weighs[t].step;
+    /* A step more than the quotient rounded down: never too small, whatever the rounding. */
+    float per = step > 0.0f ? 1.000001f / step : 0.0f;
+    for (uint32_t i = 0; i < batch.weighs[t].ncolumns; i++) {
+        const pd_cuda_column &column = columns[i];
+        float nothing = column.most < 0.0f ? 0.0f : pd_exp_inline(view.beta * (0.0f - column.most));
+        for (uint32_t v = threadIdx.x; v <= column.size; v += blockDim.x) {
+            float weight = v < column.size ? table[column.weights + v] : 0.0f;
+            uint8_t some = (uint8_t)(int32_t)((weight - least[column.column]) * per + 1.0f);
+            steps[column.steps + v] = step > 0.0f ? some : 0;
+            if (batch.powers && v < column.size)
+                batch.powers[(size_t)t * view.weights + column.weights + v] =
+                    pd_exp_inline(view.beta * (weight - column.most)) - nothing;
+        }
+        if (threadIdx.x == 0) columns[i].nothing = nothing;
+    }
+}
+
+/* What a query's weights can give. */
+static __global__ void prepare_bounds(PD_GRID const pd_cuda_batch batch)
+{
+    uint32_t q = blockIdx.x * blockDim.x + threadIdx.x;
+    if (q >= batch.n) return;
+    const pd_cuda_query &query = batch.queries[q];
+    pd_cuda_bound bound = {};
+    if (query.table != PD_NONE) {
+        const pd_cuda_weigh &weigh = batch.weighs[query.table];
+        bound.most = weigh.most;
+        bound.least = weigh.least;
+        bound.size = weigh.size;
+        bound.terms = weigh.ncolumns;
+    }
+    for (uint32_t i = query.keys; i < query.keys + query.nkeys; i++) {
+        double weight = (double)batch.key_weights[i].weight;
+        bound.size += fabs(weight);
+        if (weight <= 0) continue;
+        bound.most += weight;
+        bound.least += weight;
+    }
+    bound.terms += query.nkeys;
+    batch.bounds[q] = bound;
+    batch.bars[q] = pd_ordered(query.least > -FLT_MAX ? query.least : -FLT_MAX);
+}
+
+/* ---------------------------------------------------------------------------------------------- summaries --- */
+
+/* Columns whose factors are multiplied before their logarithm is taken: the product stays a normal number. */
+#define FACTORS 8u
+
+/* What a table's weights promise of each list, as cpu/coarse.c adds it up; a thread a list, blockIdx.y: the table. */
+static __global__ void prepare_summaries(PD_GRID const pd_cuda_batch batch)
+{
+    const pd_cuda_view &view = batch.view;
+    uint32_t l = blockIdx.x * blockDim.x + threadIdx.x;
+    if (l >= view.nlist) return;
+    for (uint32_t t = blockIdx.y; t < batch.ntables; t += gridDim.y) {
+        const float *table = batch.tables + (size_t)t * view.weights;
+        const float *powers = batch.powers + (size_t)t * view.weights;
+        const pd_cuda_column *columns = batch.columns + (size_t)t * view.nbytes;
+        float summary = 0.0f, product = 1.0f;
+        uint32_t factors = 0, done = 0;
+        for (uint32_t i = 0; i < batch.weighs[t].ncolumns; i++) {
+            const pd_cuda_column &column = columns[i];
+            if (!view.tied[column.column]) continue;
+            float sum = column.nothing;
+            for (uint32_t v = column.weights; v < column.weights + column.size; v++)
+                if (table[v] != 0.0f) sum = sum + view.histograms[(size_t)v * view.nlist + l] * powers[v];
+            product = product * (sum > 1e-4f ? sum : 1e-4f);
+            if (++factors < FACTORS) continue;
+            float own = pd_log_inline(product) / view.beta;
+            summary = done ? summary + own : own;
+            done += factors;
+            factors = 0;
+            product = 1.0f;
+        }
+        if (factors > 0) {
+            float own = pd_log_inline(product) / view.beta;
+            summary = done ? summary + own : own;
+        }
+        batch.summaries[(size_t)t * view.nlist + l] = summary;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------- launch --- */
+
+#define MOST_TABLES_AT_ONCE 1024u
+
+static pd_status prepare_weights(pd_cuda_batch *batch, pd_error *err)
+{
+    const pd_cuda_view *view = &batch->view;
+    int summaries = batch->nchoosing > 0 && view->histograms && view->beta > 0.0f;
+    batch->powers = NULL;
+    batch->summaries = NULL;
+    batch->step_bytes = view->weights + view->nbytes;
+    pd_status status = pd_take(batch, batch->n, "weights", &batch->bounds, err);
+    if (status == PD_OK) status = pd_take(batch, batch->n, "bars", &batch->bars, err);
+    if (status == PD_OK) status = pd_take(batch, batch->ntables, "weights", &batch->weighs, err);
+    if (status == PD_OK)
+        status = pd_take(batch, (size_t)batch->ntables * view->nbytes, "weights", &batch->columns, err);
+    if (status == PD_OK)
+        status = pd_take(batch, (size_t)batch->ntables * batch->step_bytes, "weights", &batch->steps, err);
+    if (status == PD_OK && summaries && batch->ntables > 0)
+        status = pd_take(batch, (size_t)batch->ntables * view->weights, "weights", &batch->powers, err);
+    if (status == PD_OK && summaries && batch->ntables > 0)
+        status = pd_take(batch, (size_t)batch->ntables * view->nlist, "summaries", &batch->summaries, err);
+    if (status != PD_OK) return status;
+    cudaError_t error = cudaSuccess;
+    if (batch->ntables > 0)
+        error = PD_LAUNCH(prepare_tables, batch->ntables, TABLE_THREADS, 0, batch->stream, *batch);
+    if (error == cudaSuccess)
+        error = PD_LAUNCH(prepare_bounds, pd_blocks_of(batch->n, QUERY_THREADS), QUERY_THREADS, 0,
+                          batch->stream, *batch);
+    if (error == cudaSuccess && batch->summaries) {
+        dim3 grid(pd_blocks_of(view->nlist, QUERY_THREADS),
+                  batch->ntables < MOST_TABLES_AT_ONCE ? batch->ntables : MOST_TABLES_AT_ONCE);
+        error = PD_LAUNCH(prepare_summaries, grid, QUERY_THREADS, 0, batch->stream, *batch);
+    }
+    return pd_cuda_check(batch->device, error, "preparing weights", err);
+}
+
+pd_status pd_cuda_prep(pd_cuda_batch *batch, pd_error *err)
+{
+    const pd_cuda_view *view = &batch->view;
+    pd_status status = prepare_weights(batch, err);
+    if (status != PD_OK || !batch->index || !view->listed || batch->nvectors == 0) return status;
+    batch->code_bytes = (view->width + 31u) & ~31u;
+    size_t bytes = (size_t)batch->n * batch->code_bytes;
+    batch->codes = NULL;
+    if (view->code == PD_CODE_I8) status = pd_take(batch, bytes, "query codes", &batch->codes, err);
+    if (status == PD_OK) status = pd_take(batch, bytes, "query codes", &batch->near_codes, err);
+    if (status == PD_OK) status = pd_take(batch, batch->n, "factors", &batch->qf, err);
+    if (status == PD_OK) status = pd_take(batch, batch->n, "factors", &batch->nf, err);
+    if (status != PD_OK) return status;
+    return pd_cuda_check(batch->device,
+                         PD_LAUNCH(prepare_vectors, pd_blocks_of(batch->n, QUERY_THREADS / 32), QUERY_THREADS,
+                                   0, batch->stream, *batch),
+                         "preparing queries", err);
+}

@@ -1,0 +1,75 @@
+/* The end of a search: candidates are scored again from their refine rows where the table keeps them (half a warp a row, the
+ * written sixteen lanes), their attributes are weighed again, and the best k are sorted. A block a query. */
+#include "row.cuh"
+
+#define REFINE_THREADS 128u
+
+typedef struct refine_block {
+    pd_block_work work;
+} refine_block;
+
+/* By half a warp: the final score of one candidate, in every lane of the half. */
+static __device__ float final_score(const pd_cuda_batch &batch, const pd_cuda_query &query,
+                                    const float *vector, uint32_t slot)
+{
+    const pd_cuda_view &view = batch.view;
+    uint32_t page = slot / PD_PAGE_ROWS, row = slot % PD_PAGE_ROWS;
+    size_t bytes = view.layout.refine_bytes / PD_PAGE_ROWS;
+    float sim = pd_half_refined(vector, pd_view_refine(view, page) + row * bytes, view.refine, view.dim,
+                                view.metric == PD_L2);
+    return pd_row_weigh(batch, query, pd_view_page(view, page), row, query.a * sim + 0.0f);
+}
+
+/* Scores the candidates again in place. A warp takes two; all of its lanes go the same way. */
+static __device__ void refine(const pd_cuda_batch &batch, const pd_cuda_query &query, uint32_t q,
+                              uint32_t *scores, const uint32_t *slots, uint32_t count)
+{
+    const float *vector = batch.vectors + (size_t)q * batch.view.dim16;
+    for (uint32_t first = 2 * pd_warp(); first < count; first += blockDim.x / 16) {
+        uint32_t i = first + (pd_lane() >> 4), at = i < count ? i : first;
+        float score = final_score(batch, query, vector, slots[at]);
+        /* What is no number passes nothing: 0 lies under all. */
+        if (i < count && (pd_lane() & 15u) == 0) scores[i] = score >= -FLT_MAX ? pd_ordered(score) : 0;
+    }
+    __syncthreads();
+}
+
+static __global__ void finish(PD_GRID const pd_cuda_batch batch)
+{
+    PD_SHARED refine_block block;
+    const pd_cuda_view &view = batch.view;
+    uint32_t q = blockIdx.x;
+    const pd_cuda_query &query = batch.queries[q];
+    uint32_t *scores = batch.cand_scores + query.kept, *slots = batch.cand_slots + query.kept;
+    uint32_t count = batch.cand_counts[q], worst = 0;
+    if (batch.refines && query.vector) refine(batch, query, q, scores, slots, count);
+    uint32_t least = pd_ordered(query.min_score > -FLT_MAX ? query.min_score : -FLT_MAX);
+    count = pd_block_keep(&block.work, scores, slots, count, [=](uint32_t i) { return scores[i] >= least; });
+    count = pd_block_cut(&block.work, scores, slots, count, query.k, &worst,
+                         [=](uint32_t slot) { return (pd_key)pd_slot_id(view, slot); });
+    pd_hit *hits = batch.hits + query.hits;
+    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+        hits[i].id = pd_slot_id(view, slots[i]);
+        hits[i].score = pd_unordered(scores[i]);
+        hits[i].slot = slots[i];
+    }
+    pd_block_sort(
+        count,
+        [=](uint32_t i, uint32_t j) {
+            if (hits[i].score != hits[j].score) return hits[i].score < hits[j].score;
+            if (hits[i].id != hits[j].id) return hits[i].id > hits[j].id;
+            return hits[i].slot > hits[j].slot;
+        },
+        [=](uint32_t i, uint32_t j) {
+            pd_hit kept = hits[i];
+            hits[i] = hits[j];
+            hits[j] = kept;
+        });
+    if (threadIdx.x == 0) batch.counts[q] = count;
+}
+
+pd_status pd_cuda_refine(pd_cuda_batch *batch, pd_error *err)
+{
+    return pd_cuda_check(batch->device, PD_LAUNCH(finish, batch->n, REFINE_THREADS, 0, batch->stream, *batch),
+                         "refining", err);
+}
