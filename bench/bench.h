@@ -31,7 +31,7 @@ typedef struct bench_options {
     uint32_t generate_dim;
     uint64_t generate_seed;
     pd_metric metric;
-    uint32_t k, threads, build_threads, nlist, queries; /* queries: at most; 0: all */
+    uint32_t k, threads, build_threads, nlist, code_dim, queries; /* queries: at most; 0: all */
     uint32_t batches[BENCH_MAX_BATCHES], nbatches;
     const char *backend, *isa, *code, *refine;
     float recalls[BENCH_MAX_TARGETS];
@@ -84,7 +84,7 @@ double bench_recall(const bench_data *data, const int64_t *truth, const int64_t 
 typedef struct bench_row {
     const char *system;  /* "pados", "pados-overfetch-100", ... */
     const char *setting; /* "nprobe 12" */
-    uint32_t batch, nlist;
+    uint32_t batch, nlist, code_dim;
     double nprobe; /* mean of the queries */
     float target;  /* 0: none */
     float spread;  /* of the context weights; negative: similarity alone, or a profile */

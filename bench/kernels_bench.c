@@ -117,8 +117,8 @@ static void fill_page(const data *d, const pd_index *index, uint32_t list, const
         memcpy(rows + (size_t)r * d->dim, d->vectors + (size_t)order[r] * d->dim, d->dim * sizeof *rows);
         pd_page_ids(&index->layout, page)[r] = order[r];
     }
-    pd_page_encode(&index->shape, &index->layout, d->centroids + (size_t)list * d->dim, rows, 0, count, page,
-                   refine);
+    pd_page_encode(&index->shape, &index->layout, NULL, d->centroids + (size_t)list * d->dim, rows, 0, count,
+                   page, refine);
     free(rows);
 }
 

@@ -82,6 +82,7 @@ static pd_status add_cases(bench_pados *p, bench_ask *ask, const char *system, c
                              .setting = c->setting,
                              .batch = batches[b],
                              .nlist = pd_version_info_of(p->version)->shape.nlist,
+                             .code_dim = pd_version_info_of(p->version)->layout.code_dim,
                              .nprobe = bench_ask_nprobe(ask),
                              .target = target,
                              .spread = ask->context ? ask->context->spread : -1,
@@ -267,11 +268,12 @@ pd_status bench_pados_measure(bench_pados *p, bench_report *report, pd_error *er
     }
     pd_device_info about;
     pd_device_info_of(p->device, &about);
-    bench_report_title(
-        report,
-        "pados: %s %s (%s), nlist %u, code %s, refine %s; calibrated in %.1f s on %s; truth in %.1f s",
-        about.backend, about.isa, about.about, pd_version_info_of(p->version)->shape.nlist, o->code,
-        o->refine, p->calibrate_s, p->data->calibration_name, p->truth_s);
+    bench_report_title(report,
+                       "pados: %s %s (%s), nlist %u, code %s of %u dimensions, refine %s; calibrated in %.1f "
+                       "s on %s; truth in %.1f s",
+                       about.backend, about.isa, about.about, pd_version_info_of(p->version)->shape.nlist,
+                       o->code, pd_version_info_of(p->version)->layout.code_dim, o->refine, p->calibrate_s,
+                       p->data->calibration_name, p->truth_s);
     for (uint32_t i = 0; i < p->ncases; i++) {
         bench_row row = summary(p->cases[i], 0, o->rounds);
         bench_report_row(report, &row);

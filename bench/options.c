@@ -31,6 +31,8 @@ static const char help[] =
     "stdin)\n"
     "         --ceilings                 measures read bandwidth and multiply-adds a second too\n"
     "index    --nlist N  --code i8|f16|f32 (i8)  --refine none|f16|f32 (f16)  --seed S  --work FOLDER\n"
+    "         --code-dim N               dimensions of i8 codes (default: as many as the build finds "
+    "enough)\n"
     "context  --fused FxV:SPREAD,...[:TIE]\n"
     "                                    F random attributes of V values, per-query weights of each spread; "
     "with\n"
@@ -153,6 +155,7 @@ enum {
     TURNS,
     CEILINGS,
     NLIST,
+    CODE_DIM,
     CODE,
     REFINE,
     SEED,
@@ -191,6 +194,7 @@ static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"nlist", 1, 0, NLIST},
                                       {"code", 1, 0, CODE},
                                       {"refine", 1, 0, REFINE},
+                                      {"code-dim", 1, 0, CODE_DIM},
                                       {"seed", 1, 0, SEED},
                                       {"work", 1, 0, WORK},
                                       {"fused", 1, 0, FUSED},
@@ -217,7 +221,8 @@ static pd_status numeric(int option, const char *name, bench_options *o, pd_erro
                  {THREADS, &o->threads, 1, 1024},
                  {BUILD_THREADS, &o->build_threads, 1, 1024},
                  {ROUNDS, &o->rounds, 1, BENCH_MAX_ROUNDS},
-                 {NLIST, &o->nlist, 1, 1e7}};
+                 {NLIST, &o->nlist, 1, 1e7},
+                 {CODE_DIM, &o->code_dim, 1, PD_MAX_DIM}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (whole[i].option == option) {
             pd_status status = number(name, optarg, whole[i].low, whole[i].high, &value, err);

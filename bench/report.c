@@ -110,6 +110,7 @@ void bench_report_json(bench_report *report, const bench_row *row, uint32_t roun
     json_object_set_new(object, "code", json_string(o->code));
     json_object_set_new(object, "refine", json_string(o->refine));
     json_object_set_new(object, "nlist", json_integer(row->nlist));
+    json_object_set_new(object, "code_dim", json_integer(row->code_dim));
     set_real(object, "nprobe", row->nprobe);
     json_object_set_new(object, "round", json_integer(round));
     if (row->spread >= 0) {

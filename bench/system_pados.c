@@ -44,9 +44,10 @@ static pd_status make_schema(bench_pados *p, pd_error *err)
         if (!status) p->schema->metric = o->metric;
         return status;
     }
-    at = snprintf(text, sizeof text,
-                  "table = { metric = \"%s\"; dim = %u; code = \"%s\"; refine = \"%s\"; attributes = (",
-                  pd_metric_name(o->metric), p->data->dim, o->code, o->refine);
+    at = snprintf(
+        text, sizeof text,
+        "table = { metric = \"%s\"; dim = %u; code = \"%s\"; refine = \"%s\"; code_dim = %u; attributes = (",
+        pd_metric_name(o->metric), p->data->dim, o->code, o->refine, o->code_dim);
     for (uint32_t f = 0; f < o->fused_attributes; f++)
         at += snprintf(text + at, sizeof text - (size_t)at, "%s { name = \"a%u\"; type = \"category\"; }",
                        f ? "," : "", f);

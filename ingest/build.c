@@ -275,6 +275,8 @@ static void builder_close(pd_builder *b)
     free(b->floats);
     free(b->keys);
     free(b->centroids);
+    free(b->directions);
+    pd_projection_close(b->projection);
     free(b->list_of);
     free(b->order);
     free(b->list_rows);

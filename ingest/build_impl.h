@@ -9,6 +9,7 @@
 #include "idmap.h"
 #include "lists_file.h"
 #include "manifest.h"
+#include "project.h"
 
 typedef struct pd_builder {
     const pd_build_input *in;
@@ -32,11 +33,13 @@ typedef struct pd_builder {
 
     /* Lists (nlist 0: one run of pages in row order). */
     uint32_t nlist;
-    float *centroids;    /* [nlist][dim] */
-    uint32_t *list_of;   /* [count] by input row */
-    uint32_t *order;     /* [count] input rows in slot order; NULL: row order */
-    uint32_t *list_rows; /* [nlist] */
-    uint32_t *offsets;   /* [nlist + 1] in pages */
+    float *centroids;          /* [nlist][dim] */
+    float *directions;         /* [at least code_dim][dim], best first; used where projection is set */
+    pd_projection *projection; /* NULL: codes have all dimensions */
+    uint32_t *list_of;         /* [count] by input row */
+    uint32_t *order;           /* [count] input rows in slot order; NULL: row order */
+    uint32_t *list_rows;       /* [nlist] */
+    uint32_t *offsets;         /* [nlist + 1] in pages */
     uint32_t npages;
     float similarity_sd, residual_sd, beta;
 } pd_builder;
@@ -54,6 +57,9 @@ pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done,
 pd_status pd_builder_columns(pd_builder *b, pd_error *err);
 /* Trains, assigns, orders, and measures the standard deviations. */
 pd_status pd_builder_lists(pd_builder *b, pd_error *err);
+/* Decides whether codes have fewer dimensions than rows, once the centroids are trained: shape, layout, directions, projection.
+ * sample: [n][dim], left in another order */
+pd_status pd_builder_project(pd_builder *b, float *sample, uint64_t n, pd_error *err);
 /* Writes every file into folder, which exists and is empty. */
 pd_status pd_builder_write(pd_builder *b, const char *folder, pd_error *err);
 

@@ -79,6 +79,7 @@ static pd_status train(pd_builder *b, pd_error *err)
         choose_sample(b, n, which);
         pd_builder_rows(b, 0, which, n, sample);
         status = train_on(b, n, sample, err);
+        if (!status) status = pd_builder_project(b, sample, n, err);
     } else {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a training sample of %llu rows",
                          (unsigned long long)n);
@@ -292,6 +293,7 @@ pd_status pd_builder_lists(pd_builder *b, pd_error *err)
         if (!status) status = assign(b, err);
         if (!status) status = order(b, err);
     }
+    if (!status && b->nlist && !b->count) status = pd_builder_project(b, NULL, 0, err);
     for (uint32_t i = 0; !status && i < b->nlist; i++)
         b->offsets[i + 1] = b->offsets[i] + pd_pages_for(b->list_rows[i]);
     if (!status && b->nlist) b->npages = b->offsets[b->nlist];

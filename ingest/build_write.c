@@ -149,7 +149,7 @@ static void make_page(writer *w, uint32_t page)
         put_source(w, rows + (size_t)i * b->dim, i, to[SOURCE]);
     }
     const float *centroid = b->nlist ? b->centroids + (size_t)list * b->dim : NULL;
-    pd_page_encode(&b->shape, &b->layout, centroid, rows, 0, n, to[PAGES], to[REFINE]);
+    pd_page_encode(&b->shape, &b->layout, b->projection, centroid, rows, 0, n, to[PAGES], to[REFINE]);
     for (int i = 0; i < SINKS; i++)
         if (to[i]) w->sinks[i].sums[page] = pd_sum_of(to[i], w->sinks[i].page_bytes);
 }
@@ -270,9 +270,12 @@ static pd_status write_lists(writer *w, pd_error *err)
                       .offsets = b->offsets,
                       .pages = pages,
                       .rows = b->list_rows,
-                      .histograms = histograms};
+                      .histograms = histograms,
+                      .projection = b->projection ? b->directions : NULL};
+    uint32_t code_dim = b->projection ? b->layout.code_dim : 0;
     status = pd_out_open(&out, w->folder, "lists.bin", err);
-    if (!status) status = pd_lists_write(&out, &lists, b->nlist, b->dim, b->npages, b->layout.weights, err);
+    if (!status)
+        status = pd_lists_write(&out, &lists, b->nlist, b->dim, code_dim, b->npages, b->layout.weights, err);
     if (!status) status = note_file(w, &out, "lists.bin", err);
 out:
     pd_out_abandon(&out);
@@ -352,6 +355,7 @@ static pd_status write_manifest(writer *w, pd_error *err)
     m->rows = b->count;
     m->seed = b->in->seed;
     m->dim = b->dim;
+    m->code_dim = b->layout.code_dim;
     m->nlist = b->nlist;
     m->npages = b->npages;
     m->page_bytes = w->sinks[PAGES].page_bytes;

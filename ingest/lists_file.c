@@ -13,11 +13,11 @@
 
 typedef struct head {
     uint64_t magic;
-    uint32_t format, nlist, dim, npages, weights, zero[9];
+    uint32_t format, nlist, dim, npages, weights, code_dim, zero[8];
 } head;
 _Static_assert(sizeof(head) == 64, "the header of lists.bin is 64 bytes");
 
-uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t npages, uint32_t weights)
+uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights)
 {
     uint64_t bytes = sizeof(head);
     if (nlist == 0) return bytes;
@@ -26,14 +26,25 @@ uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t npages, uint32_t 
     bytes += ((uint64_t)nlist + 1) * 4;     /* offsets */
     bytes += (uint64_t)npages * 4;          /* pages */
     bytes += (uint64_t)weights * nlist * 4; /* histograms */
+    bytes += (uint64_t)code_dim * dim * 4;  /* projection */
     return bytes;
 }
 
-pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uint32_t dim, uint32_t npages,
-                         uint32_t weights, pd_error *err)
+static head head_of(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights)
 {
-    head h = {
-        .magic = LISTS_MAGIC, .format = 1, .nlist = nlist, .dim = dim, .npages = npages, .weights = weights};
+    return (head){.magic = LISTS_MAGIC,
+                  .format = 1,
+                  .nlist = nlist,
+                  .dim = dim,
+                  .npages = npages,
+                  .weights = weights,
+                  .code_dim = code_dim};
+}
+
+pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uint32_t dim, uint32_t code_dim,
+                         uint32_t npages, uint32_t weights, pd_error *err)
+{
+    head h = head_of(nlist, dim, code_dim, npages, weights);
     pd_status status = pd_out_write(out, &h, sizeof h, err);
     if (status || nlist == 0) return status;
     status = pd_out_write(out, lists->centroids, (size_t)nlist * dim * 4, err);
@@ -41,6 +52,7 @@ pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uin
     if (!status) status = pd_out_write(out, lists->offsets, ((size_t)nlist + 1) * 4, err);
     if (!status) status = pd_out_write(out, lists->pages, (size_t)npages * 4, err);
     if (!status) status = pd_out_write(out, lists->histograms, (size_t)weights * nlist * 4, err);
+    if (!status) status = pd_out_write(out, lists->projection, (size_t)code_dim * dim * 4, err);
     return status;
 }
 
@@ -81,19 +93,14 @@ static int all_within(const float *values, uint64_t count, float low, float high
 }
 
 pd_status pd_lists_parse(const char *name, const void *bytes, size_t length, uint32_t nlist, uint32_t dim,
-                         uint32_t npages, uint32_t weights, uint64_t rows, pd_lists *lists,
+                         uint32_t code_dim, uint32_t npages, uint32_t weights, uint64_t rows, pd_lists *lists,
                          uint32_t *page_list, pd_error *err)
 {
-    head h, want = {.magic = LISTS_MAGIC,
-                    .format = 1,
-                    .nlist = nlist,
-                    .dim = dim,
-                    .npages = npages,
-                    .weights = weights};
+    head h, want = head_of(nlist, dim, code_dim, npages, weights);
     memset(lists, 0, sizeof *lists);
-    if (length != pd_lists_bytes(nlist, dim, npages, weights))
+    if (length != pd_lists_bytes(nlist, dim, code_dim, npages, weights))
         return pd_fail(err, PD_DATA_LOSS, "%s is %zu bytes long where %llu are needed", name, length,
-                       (unsigned long long)pd_lists_bytes(nlist, dim, npages, weights));
+                       (unsigned long long)pd_lists_bytes(nlist, dim, code_dim, npages, weights));
     memcpy(&h, bytes, sizeof h);
     if (memcmp(&h, &want, sizeof h) != 0)
         return pd_fail(err, PD_DATA_LOSS, "%s does not begin as the manifest says", name);
@@ -111,10 +118,14 @@ pd_status pd_lists_parse(const char *name, const void *bytes, size_t length, uin
     lists->pages = (const uint32_t *)at;
     at += (size_t)npages * 4;
     lists->histograms = weights ? (const float *)at : NULL;
+    at += (size_t)weights * nlist * 4;
+    lists->projection = code_dim ? (const float *)at : NULL;
     if (!all_within(lists->centroids, (uint64_t)nlist * dim, -1e30f, 1e30f))
         return pd_fail(err, PD_DATA_LOSS, "%s: a centroid is not finite", name);
     if (weights && !all_within(lists->histograms, (uint64_t)weights * nlist, 0.0f, 1.0f))
         return pd_fail(err, PD_DATA_LOSS, "%s: a share of a list's rows is not between 0 and 1", name);
+    if (code_dim && !all_within(lists->projection, (uint64_t)code_dim * dim, -1e30f, 1e30f))
+        return pd_fail(err, PD_DATA_LOSS, "%s: a direction of the projection is not finite", name);
     return check_lists(name, lists, nlist, npages, rows, page_list, err);
 }
 

@@ -9,14 +9,15 @@
 #include "schema.h"
 #include "status.h"
 
-/* The length lists.bin must have. Arguments within the manifest's bounds, so that nothing overflows. */
-uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t npages, uint32_t weights);
-pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uint32_t dim, uint32_t npages,
-                         uint32_t weights, pd_error *err);
+/* The length lists.bin must have. Arguments within the manifest's bounds, so that nothing overflows. code_dim: rows of the
+ * projection, 0 where there is none. */
+uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights);
+pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uint32_t dim, uint32_t code_dim,
+                         uint32_t npages, uint32_t weights, pd_error *err);
 /* Points lists into bytes (which are 4-byte aligned and must outlive it), checking the length, the header and every number.
  * page_list: [npages], receives the list of each page. DATA_LOSS naming name. */
 pd_status pd_lists_parse(const char *name, const void *bytes, size_t length, uint32_t nlist, uint32_t dim,
-                         uint32_t npages, uint32_t weights, uint64_t rows, pd_lists *lists,
+                         uint32_t code_dim, uint32_t npages, uint32_t weights, uint64_t rows, pd_lists *lists,
                          uint32_t *page_list, pd_error *err);
 
 /* Mean vectors by category value. means[i]: [nvalues][dim], counts[i]: [nvalues], for schema attribute i; NULL: none. */

@@ -102,14 +102,14 @@ pd_status pd_manifest_text(const pd_manifest *m, char **text, size_t *length, pd
 {
     json_t *files = files_json(m);
     if (!files) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the manifest");
-    json_t *root =
-        json_pack("{s:i, s:s, s:I, s:f, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}",
-                  "format", PD_FORMAT_NUMBER, "table", m->table, "version", (json_int_t)m->version, "created",
-                  m->created, "rows", (json_int_t)m->rows, "seed", sum_json(m->seed), "dim",
-                  (json_int_t)m->dim, "nlist", (json_int_t)m->nlist, "npages", (json_int_t)m->npages,
-                  "page_bytes", (json_int_t)m->page_bytes, "refine_bytes", (json_int_t)m->refine_bytes,
-                  "source_bytes", (json_int_t)m->source_bytes, "beta", (double)m->beta, "similarity_sd",
-                  (double)m->similarity_sd, "residual_sd", (double)m->residual_sd, "files", files);
+    json_t *root = json_pack(
+        "{s:i, s:s, s:I, s:f, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}", "format",
+        PD_FORMAT_NUMBER, "table", m->table, "version", (json_int_t)m->version, "created", m->created, "rows",
+        (json_int_t)m->rows, "seed", sum_json(m->seed), "dim", (json_int_t)m->dim, "code_dim",
+        (json_int_t)m->code_dim, "nlist", (json_int_t)m->nlist, "npages", (json_int_t)m->npages, "page_bytes",
+        (json_int_t)m->page_bytes, "refine_bytes", (json_int_t)m->refine_bytes, "source_bytes",
+        (json_int_t)m->source_bytes, "beta", (double)m->beta, "similarity_sd", (double)m->similarity_sd,
+        "residual_sd", (double)m->residual_sd, "files", files);
     if (!root) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the manifest");
     pd_status status = pd_sealed_text(root, text, length, err);
     json_decref(root);
@@ -196,6 +196,9 @@ pd_status pd_manifest_read(const char *path, pd_manifest *m, pd_error *err)
     m->rows = get_int(root, "rows", (uint64_t)PD_MAX_PAGES * PD_PAGE_ROWS, &bad);
     m->seed = get_sum(root, "seed", &bad);
     m->dim = (uint32_t)get_int(root, "dim", PD_MAX_DIM, &bad);
+    /* Versions of before codes could have fewer dimensions do not say. */
+    m->code_dim = m->dim;
+    if (json_object_get(root, "code_dim")) m->code_dim = (uint32_t)get_int(root, "code_dim", m->dim, &bad);
     m->nlist = (uint32_t)get_int(root, "nlist", PD_MAX_NLIST, &bad);
     m->npages = (uint32_t)get_int(root, "npages", PD_MAX_PAGES, &bad);
     m->page_bytes = get_int(root, "page_bytes", 1u << 24, &bad);
@@ -205,6 +208,7 @@ pd_status pd_manifest_read(const char *path, pd_manifest *m, pd_error *err)
     m->similarity_sd = (float)get_real(root, "similarity_sd", 1e30, &bad);
     m->residual_sd = (float)get_real(root, "residual_sd", 1e30, &bad);
     get_files(root, m, &bad);
+    if (!bad && m->code_dim == 0) bad = "code_dim";
     if (!bad && (m->dim == 0 || m->rows > (uint64_t)m->npages * PD_PAGE_ROWS)) bad = "rows";
     /* The message copies the key before the tree that it may point into goes away. */
     if (bad) status = pd_fail(err, PD_DATA_LOSS, "%s: \"%s\" is missing or out of bounds", path, bad);

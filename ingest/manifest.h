@@ -32,7 +32,7 @@ typedef struct pd_manifest {
     double created;
     uint64_t rows;
     uint64_t seed;
-    uint32_t dim, nlist, npages;
+    uint32_t dim, code_dim, nlist, npages;
     uint64_t page_bytes, refine_bytes, source_bytes; /* of one page */
     float beta;                                      /* sharpness of the weight summaries */
     float similarity_sd; /* rows of the table as queries; a first guess until a calibration measures it */

@@ -86,6 +86,7 @@ void pd_schema_shape(const pd_schema *schema, uint32_t nlist, pd_shape *shape)
     shape->code = schema->index ? schema->code : PD_CODE_NONE;
     shape->refine = schema->refine;
     shape->dim = schema->dim;
+    shape->code_dim = shape->code == PD_CODE_I8 ? schema->code_dim : 0;
     shape->nlist = schema->index ? nlist : 0;
     shape->nbytes = schema->nbytes;
     shape->nfloats = schema->nfloats;

@@ -67,6 +67,7 @@ typedef struct pd_schema {
     uint32_t dim; /* 0: taken from the data */
     int index;    /* 1: ivf, 0: none */
     pd_code code;
+    uint32_t code_dim; /* dimensions of an i8 code; 0: as many as the build finds enough */
     pd_refine refine;
     pd_refine source; /* of the source rows on disk */
     uint32_t nlist;   /* 0: the engine chooses */

@@ -229,6 +229,14 @@ static void parse_storage(pd_conf *conf, pd_setting *table, pd_schema *schema)
         (pd_refine)one_of(conf, table, "refine", floats, 3, whole ? PD_REFINE_NONE : PD_REFINE_F16);
     schema->source = (pd_refine)one_of(conf, table, "source", sources, 3, PD_REFINE_F32);
     schema->nlist = (uint32_t)pd_conf_int(conf, table, "nlist", 0, 0, 1 << 24);
+    pd_setting *code_dim = pd_conf_get(conf, table, "code_dim");
+    schema->code_dim = (uint32_t)pd_conf_int(conf, table, "code_dim", 0, 0, PD_MAX_DIM);
+    if (pd_conf_failed(conf)) return;
+    if (schema->code_dim && (schema->code != PD_CODE_I8 || schema->refine == PD_REFINE_NONE))
+        pd_conf_fail(conf, code_dim,
+                     "only i8 codes with refine rows can have fewer dimensions than the rows");
+    else if (schema->code_dim > schema->dim && schema->dim)
+        pd_conf_fail(conf, code_dim, "codes of %u dimensions for rows of %u", schema->code_dim, schema->dim);
     if (pd_conf_failed(conf) || schema->index) return;
     if (code) pd_conf_fail(conf, code, "a table without an index has no codes");
     if (schema->nlist)

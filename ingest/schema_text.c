@@ -99,6 +99,7 @@ static void write_schema(FILE *out, const pd_schema *schema)
     fprintf(out, "table = {\n  metric = \"%s\"; dim = %u; index = \"%s\";", pd_metric_name(schema->metric),
             schema->dim, schema->index ? "ivf" : "none");
     if (schema->index) fprintf(out, " code = \"%s\";", code_names[schema->code]);
+    if (schema->code_dim) fprintf(out, " code_dim = %u;", schema->code_dim);
     fprintf(out, " refine = \"%s\"; source = \"%s\"; nlist = %u;\n", float_names[schema->refine],
             float_names[schema->source], schema->index ? schema->nlist : 0);
     fprintf(out, "  policy = \"%s\";", schema->policy == PD_POLICY_DRAIN ? "drain" : "double");

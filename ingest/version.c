@@ -92,6 +92,7 @@ static pd_status read_schema(pd_version *v, pd_error *err)
     if (v->schema->dim != m->dim || (v->schema->index ? m->nlist == 0 : m->nlist != 0))
         return pd_fail(err, PD_DATA_LOSS, "%s/schema.conf does not fit the manifest", v->folder);
     pd_schema_shape(v->schema, m->nlist, &v->info.shape);
+    v->info.shape.code_dim = m->code_dim < m->dim ? m->code_dim : 0;
     status = pd_layout_of(&v->info.shape, &v->info.layout, err);
     if (status) return pd_fail(err, PD_DATA_LOSS, "%s/schema.conf has no page layout", v->folder);
     uint64_t source = (uint64_t)PD_PAGE_ROWS * m->dim * (v->schema->source == PD_REFINE_F16 ? 2 : 4);
@@ -130,8 +131,8 @@ static pd_status read_lists(pd_version *v, pd_error *err)
 {
     const pd_manifest *m = &v->manifest;
     const pd_file_entry *file = pd_manifest_file(m, "lists.bin");
-    uint32_t weights = v->info.layout.weights;
-    if (!file || file->bytes != pd_lists_bytes(m->nlist, m->dim, m->npages, weights))
+    uint32_t weights = v->info.layout.weights, code_dim = v->info.shape.code_dim;
+    if (!file || file->bytes != pd_lists_bytes(m->nlist, m->dim, code_dim, m->npages, weights))
         return pd_fail(err, PD_DATA_LOSS, "%s/lists.bin is missing or of a wrong length", v->folder);
     size_t length = 0;
     pd_status status = read_small(v, "lists.bin", &v->lists_bytes, &length, err);
@@ -140,8 +141,8 @@ static pd_status read_lists(pd_version *v, pd_error *err)
     if (!v->page_list) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u pages", m->npages);
     char name[PD_PATH_ROOM];
     snprintf(name, sizeof name, "%.4000s/lists.bin", v->folder);
-    status = pd_lists_parse(name, v->lists_bytes, length, m->nlist, m->dim, m->npages, weights, m->rows,
-                            &v->info.lists, v->page_list, err);
+    status = pd_lists_parse(name, v->lists_bytes, length, m->nlist, m->dim, code_dim, m->npages, weights,
+                            m->rows, &v->info.lists, v->page_list, err);
     v->info.lists.beta = v->info.lists.histograms ? m->beta : 0.0f;
     return status;
 }

@@ -59,6 +59,7 @@ typedef struct pd_lists {
     const uint32_t *offsets; /* [nlist + 1] into pages */
     const uint32_t *pages;   /* page numbers, list by list */
     const uint32_t *rows;    /* [nlist] live rows of each list */
+    const float *projection; /* [code_dim][dim] where codes have fewer dimensions than rows, else NULL */
     /* Weight summaries: [layout.weights][nlist], the share of each list's rows that hold each value of each byte
      * column. NULL: none (no byte columns). */
     const float *histograms;

@@ -7,6 +7,7 @@
 
 #include "f16.h"
 #include "fmath.h"
+#include "project.h"
 
 /* Byte of dimension d of a row in [dim4 / 4][32][4]. */
 static inline size_t i8_at(uint32_t d, uint32_t row)
@@ -115,6 +116,43 @@ static float l2_term(float scale, const four *squares, const four_long *crosses)
     return (float)term + 0.0f;
 }
 
+/* What the row is apart from its code: [l2: -(||r||^2 + 2 <c,r>) + 2 *] (<m,r> - <p(m),r~>), r~ = scale * code. */
+static float projected_term(const pd_shape *shape, const pd_projection *p, const float *centroid,
+                            const float *gap, float scale, const int8_t *codes)
+{
+    double square = 0, cross = 0, lost = 0;
+    for (uint32_t d = 0; d < shape->dim; d++) {
+        double r = (double)gap[d];
+        square += r * r;
+        if (centroid) cross += (double)centroid[d] * r;
+        if (p->mean) lost += (double)p->mean[d] * r;
+    }
+    for (uint32_t j = 0; p->mean_out && j < p->code_dim; j++)
+        lost -= (double)p->mean_out[j] * ((double)scale * (double)codes[j]);
+    return (float)(shape->metric == PD_L2 ? 2.0 * lost - (square + 2.0 * cross) : lost) + 0.0f;
+}
+
+static void encode_projected(const pd_shape *shape, const pd_layout *layout, const pd_projection *p,
+                             const float *centroid, const float *row, uint32_t place, void *page)
+{
+    float gap[PD_MAX_DIM], out[PD_MAX_DIM], most = 0.0f;
+    int8_t codes[PD_MAX_DIM];
+    for (uint32_t d = 0; d < shape->dim; d++)
+        gap[d] = row[d] - (centroid ? centroid[d] : 0.0f);
+    pd_project(p, gap, out);
+    for (uint32_t j = 0; j < p->code_dim; j++)
+        most = fabsf(out[j]) > most ? fabsf(out[j]) : most;
+    float scale = most / 127.0f;
+    for (uint32_t j = 0; j < layout->dim4; j++) {
+        float code = j < p->code_dim && scale > 0.0f ? out[j] / scale : 0.0f;
+        code = code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code;
+        codes[j] = (int8_t)pd_round(code);
+        ((int8_t *)page + layout->codes)[i8_at(j, place)] = codes[j];
+    }
+    pd_page_scale(layout, page)[place] = scale;
+    pd_page_term(layout, page)[place] = projected_term(shape, p, centroid, gap, scale, codes);
+}
+
 static void encode_i8(const pd_shape *shape, const pd_layout *layout, const float *centroid, const float *row,
                       uint32_t place, void *page)
 {
@@ -161,12 +199,15 @@ static void encode_refine(const pd_shape *shape, const float *row, uint32_t plac
             ((pd_f16 *)refine)[at + d] = pd_f32_to_f16(row[d]);
 }
 
-void pd_page_encode(const pd_shape *shape, const pd_layout *layout, const float *centroid, const float *rows,
-                    uint32_t place, uint32_t count, void *page, void *refine)
+void pd_page_encode(const pd_shape *shape, const pd_layout *layout, const pd_projection *projection,
+                    const float *centroid, const float *rows, uint32_t place, uint32_t count, void *page,
+                    void *refine)
 {
     for (uint32_t i = 0; i < count; i++) {
         const float *row = rows + (size_t)i * shape->dim;
-        if (shape->code == PD_CODE_I8)
+        if (projection)
+            encode_projected(shape, layout, projection, centroid, row, place + i, page);
+        else if (shape->code == PD_CODE_I8)
             encode_i8(shape, layout, centroid, row, place + i, page);
         else
             encode_whole(shape, layout, row, place + i, page);

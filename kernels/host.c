@@ -72,6 +72,7 @@ static void free_lists(pd_host_index *index)
     free(index->histograms);
     free(index->coarse_pages);
     free(index->mean);
+    pd_projection_close(index->projection);
 }
 
 void pd_host_index_close(pd_index *base)
@@ -168,37 +169,45 @@ static float *padded_centroids(const float *centroids, uint32_t nlist, uint32_t 
     return padded;
 }
 
-/* Fills coarse, coarse_pages and mean. 0: no memory. */
-static int coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host_index *fresh)
+/* Fills projection, coarse, coarse_pages and mean. */
+static pd_status coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host_index *fresh, pd_error *err)
 {
     uint32_t nlist = of->nlist, dim = of->dim, npages = pd_pages_for(nlist);
-    pd_shape shape = {.metric = of->metric, .code = PD_CODE_I8, .dim = dim, .nlist = 1};
-    if (pd_layout_of(&shape, &fresh->coarse, NULL) != PD_OK) return 0;
+    pd_shape shape = {.metric = of->metric,
+                      .code = PD_CODE_I8,
+                      .refine = of->refine,
+                      .dim = dim,
+                      .code_dim = of->code == PD_CODE_I8 ? of->code_dim : 0,
+                      .nlist = 1};
+    pd_status status = pd_layout_of(&shape, &fresh->coarse, err);
+    if (status == PD_OK && fresh->coarse.code_dim < dim)
+        status = pd_projection_open(lists->projection, fresh->coarse.code_dim, lists->centroids, nlist, dim,
+                                    &fresh->projection, err);
+    if (status != PD_OK) return status;
     fresh->coarse_pages = aligned_alloc(64, (size_t)npages * fresh->coarse.page_bytes);
     fresh->mean = aligned_alloc(64, pd_dim16(dim) * sizeof *fresh->mean);
     float *gap = malloc(dim * sizeof *gap);
     if (!fresh->coarse_pages || !fresh->mean || !gap) {
         free(gap);
-        return 0;
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u lists", nlist);
     }
     memset(fresh->mean, 0, pd_dim16(dim) * sizeof *fresh->mean);
-    for (uint32_t d = 0; d < dim; d++) {
-        double sum = 0;
-        for (uint32_t list = 0; list < nlist; list++)
-            sum += (double)lists->centroids[(size_t)list * dim + d];
-        fresh->mean[d] = (float)(sum / nlist);
-    }
+    pd_centroid_mean(lists->centroids, nlist, dim, fresh->mean);
+    /* Under l2 the query is moved by the mean as well, so that the mean query is at the origin. */
+    pd_projection moved = fresh->projection ? *fresh->projection : (pd_projection){0};
+    if (of->metric == PD_L2) moved.mean = moved.mean_out = NULL;
     for (uint32_t p = 0; p < npages; p++)
         pd_page_clear(&shape, &fresh->coarse, fresh->coarse_pages + p * fresh->coarse.page_bytes);
     for (uint32_t list = 0; list < nlist; list++) {
         unsigned char *page = fresh->coarse_pages + list / PD_PAGE_ROWS * fresh->coarse.page_bytes;
         for (uint32_t d = 0; d < dim; d++)
             gap[d] = lists->centroids[(size_t)list * dim + d] - fresh->mean[d];
-        pd_page_encode(&shape, &fresh->coarse, NULL, gap, list % PD_PAGE_ROWS, 1, page, NULL);
+        pd_page_encode(&shape, &fresh->coarse, fresh->projection ? &moved : NULL, NULL, gap,
+                       list % PD_PAGE_ROWS, 1, page, NULL);
         if (lists->rows[list] == 0) pd_page_term(&fresh->coarse, page)[list % PD_PAGE_ROWS] = -INFINITY;
     }
     free(gap);
-    return 1;
+    return PD_OK;
 }
 
 /* Do the values of a column follow the lists? The mean distance between a list's shares and those of all rows (half the
@@ -232,6 +241,10 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     uint32_t nlist = shape->nlist;
     if (nlist == 0)
         return pd_fail(err, PD_FAILED_PRECONDITION, "%s is a look-up table and has no lists", index->name);
+    if (base->layout.code_dim < shape->dim && !lists->projection)
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "%s: codes of %u dimensions for rows of %u need a projection", index->name,
+                       base->layout.code_dim, shape->dim);
     pd_host_index fresh = {0};
     pd_status status = PD_RESOURCE_EXHAUSTED;
     fresh.page_list = malloc((base->npages ? base->npages : 1) * sizeof *fresh.page_list);
@@ -247,9 +260,11 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     if (summaries)
         fresh.histograms =
             copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
-    if (!coarse_codes(lists, shape, &fresh) || !fresh.page_list || !fresh.centroids || !fresh.offsets ||
-        !fresh.pages || !fresh.rows || !blocks || (summaries && !fresh.histograms)) {
-        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
+    status = coarse_codes(lists, shape, &fresh, err);
+    if (status != PD_OK || !fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages ||
+        !fresh.rows || !blocks || (summaries && !fresh.histograms)) {
+        if (status == PD_OK)
+            status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
         free(blocks);
         goto err_after_alloc;
     }
@@ -269,6 +284,7 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     index->coarse = fresh.coarse;
     index->coarse_pages = fresh.coarse_pages;
     index->mean = fresh.mean;
+    index->projection = fresh.projection;
     return PD_OK;
 
 err_after_alloc:

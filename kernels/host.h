@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "blocks.h"
+#include "project.h"
 #include "slab.h"
 
 /* The floats between rows that are read in 16 lanes: dim rounded up to a multiple of 16, zeros behind dim. */
@@ -40,6 +41,7 @@ typedef struct pd_host_index {
     pd_layout coarse;
     unsigned char *coarse_pages; /* [pages for nlist][coarse.page_bytes] */
     float *mean;                 /* [dim16] */
+    pd_projection *projection;   /* NULL: codes have all dimensions */
 } pd_host_index;
 
 /* Slots of a backend. bytes: of the backend's own index, which begins with a pd_host_index. */

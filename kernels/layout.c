@@ -17,6 +17,13 @@ static pd_status check_shape(const pd_shape *shape, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT, "refine %d is not known", (int)shape->refine);
     if (shape->code == PD_CODE_NONE && shape->refine == PD_REFINE_NONE)
         return pd_fail(err, PD_INVALID_ARGUMENT, "a table needs codes or refine rows, this one has neither");
+    if (shape->code_dim > shape->dim)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "codes of %u dimensions for rows of %u", shape->code_dim,
+                       shape->dim);
+    if (shape->code_dim && shape->code_dim < shape->dim &&
+        (shape->code != PD_CODE_I8 || shape->nlist == 0 || shape->refine == PD_REFINE_NONE))
+        return pd_fail(err, PD_INVALID_ARGUMENT,
+                       "codes of fewer dimensions than the rows need i8 codes, lists and refine rows");
     if (shape->nbytes > PD_MAX_BYTES)
         return pd_fail(err, PD_INVALID_ARGUMENT, "%u byte columns, at most %u are possible", shape->nbytes,
                        PD_MAX_BYTES);
@@ -39,7 +46,8 @@ pd_status pd_layout_of(const pd_shape *shape, pd_layout *layout, pd_error *err)
     if (status != PD_OK) return status;
     memset(layout, 0, sizeof *layout);
     const size_t rows = PD_PAGE_ROWS;
-    layout->dim4 = (shape->dim + 3u) & ~3u;
+    layout->code_dim = shape->code_dim ? shape->code_dim : shape->dim;
+    layout->dim4 = (layout->code_dim + 3u) & ~3u;
     size_t codes = 0;
     if (shape->code == PD_CODE_I8) codes = layout->dim4 * rows;
     if (shape->code == PD_CODE_F16) codes = shape->dim * rows * sizeof(uint16_t);

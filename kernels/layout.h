@@ -6,7 +6,7 @@
  * row (never filled, or deleted) has the term minus infinity.
  *
  * Page of an i8 table, in order (docs/FILES.md draws it):
- *     codes   i8  [dim4 / 4][32][4]   four consecutive dimensions of a row side by side, as matrix units want them
+ *     codes   i8  [dim4 / 4][32][4]   four consecutive dimensions of a code side by side, as matrix units want them
  *     scale   f32 [32]                residual = scale * code
  *     term    f32 [32]                row term (l2: -(||r||^2 + 2<c,r>); ip and cosine: 0); -inf: no row
  *     ids     u64 [32]
@@ -15,6 +15,9 @@
  *     keys    u64 [nkeys][32]
  * f16 and f32 tables hold the row itself, not a residual: codes [dim][32]; scale is 1. A look-up table
  * (PD_CODE_NONE) has no codes. Refine rows lie in a page of their own beside it: [32][dim] f16 or f32, row-major.
+ *
+ * i8 codes may have fewer dimensions than the rows (code_dim < dim): residuals and queries are then projected (project.h), and
+ * what is lost is made good by refine rows, which such a table must keep.
  *
  * The kernels know four kinds of column and nothing of festivals. The layers above map attributes to them:
  *     category   1 byte column (0: unknown)
@@ -49,7 +52,8 @@ typedef struct pd_shape {
     pd_code code;
     pd_refine refine;
     uint32_t dim;
-    uint32_t nlist; /* 0: a look-up table (index = none); its pages are in row order */
+    uint32_t code_dim; /* of an i8 code: at most dim, fewer where rows are projected; 0: dim */
+    uint32_t nlist;    /* 0: a look-up table (index = none); its pages are in row order */
     uint32_t nbytes;
     uint32_t nfloats;
     uint32_t nkeys;
@@ -62,13 +66,14 @@ typedef struct pd_layout {
     size_t codes, scale, term, ids, bytes, floats, keys; /* offsets in a page, in bytes */
     size_t page_bytes;                                   /* a multiple of 64 */
     size_t refine_bytes;                                 /* of a refine page; 0 without refine */
-    uint32_t dim4;                                       /* dim rounded up to a multiple of 4 */
+    uint32_t code_dim;                                   /* dimensions of a code */
+    uint32_t dim4;                                       /* code_dim rounded up to a multiple of 4 */
     uint32_t weights;                 /* floats in a query's weight table: the sum of sizes */
     uint32_t weight_at[PD_MAX_BYTES]; /* where column c's entries start in it */
 } pd_layout;
 
 /* INVALID_ARGUMENT naming what is wrong: dim 0 or over PD_MAX_DIM, too many columns, a size over 256,
- * neither codes nor refine. */
+ * neither codes nor refine, a code_dim over dim, or under it without i8 codes, lists and refine rows. */
 pd_status pd_layout_of(const pd_shape *shape, pd_layout *layout, pd_error *err);
 
 /* Pages that count rows need in a list or a look-up table. */
@@ -106,16 +111,21 @@ static inline uint64_t *pd_page_keys(const pd_layout *l, void *page, uint32_t co
 /* Makes a page empty: every byte 0, every term -inf, every float NaN. */
 void pd_page_clear(const pd_shape *shape, const pd_layout *layout, void *page);
 
+typedef struct pd_projection pd_projection; /* project.h */
+
 /* Encodes rows into a page: row i goes to place place + i.
- *   centroid: [dim] (i8; ignored otherwise), rows: [count][dim] f32, place + count <= PD_PAGE_ROWS.
- *   refine: the refine page, NULL where the shape has none.
+ *   projection: where code_dim < dim, else NULL. centroid: [dim] (i8; ignored otherwise; NULL: zeros)
+ *   rows: [count][dim] f32, place + count <= PD_PAGE_ROWS. refine: the refine page, NULL where the shape has none.
  * Fills codes, scale, term and refine; ids and columns are the caller's. A residual of all zeros has scale 0. Symmetric
  * int8 with a per-row scale max|r| / 127; codes lie in [-127, 127]. The l2 term is computed from the decoded residual
- * (in double, rounded once), so that the score is the exact distance to what the code stands for. */
-void pd_page_encode(const pd_shape *shape, const pd_layout *layout, const float *centroid, const float *rows,
-                    uint32_t place, uint32_t count, void *page, void *refine);
+ * (in double, rounded once), so that the score is the exact distance to what the code stands for. Of a projected residual the
+ * term is that of the whole residual, and makes the score exact for the query that is the projection's mean (score.h). */
+void pd_page_encode(const pd_shape *shape, const pd_layout *layout, const pd_projection *projection,
+                    const float *centroid, const float *rows, uint32_t place, uint32_t count, void *page,
+                    void *refine);
 
-/* Decodes one row: from the refine page where there is one (refine may be NULL), else from the code. out: [dim]. */
+/* Decodes one row: from the refine page where there is one (refine may be NULL, but not where rows are projected), else from
+ * the code. out: [dim]. */
 void pd_page_decode(const pd_shape *shape, const pd_layout *layout, const float *centroid, uint32_t place,
                     const void *page, const void *refine, float *out);
 

@@ -96,7 +96,7 @@ static double code_similarity(const pd_host_index *index, const pd_query *query,
     }
     const int8_t *codes = (const int8_t *)(base + layout->codes);
     double dot = 0;
-    for (uint32_t d = 0; d < shape->dim; d++)
+    for (uint32_t d = 0; d < layout->code_dim; d++)
         dot += (double)qi[d] * (double)codes[((size_t)(d / 4) * PD_PAGE_ROWS + row) * 4 + d % 4];
     double qf = shape->metric == PD_L2 ? 2.0 * (double)qs : (double)qs;
     return lt + (double)pd_page_term(layout, base)[row] + qf * (double)pd_page_scale(layout, base)[row] * dot;
@@ -154,6 +154,25 @@ static double list_term(const pd_host_index *index, const pd_query *query, uint3
                       index->base.shape.dim);
 }
 
+/* What is quantised in a query's place where codes have fewer dimensions (score.h). Its f32 roundings decide codes, so that
+ * they are taken as written. out: [code_dim] */
+static void project(const pd_projection *p, const float *vector, float *out)
+{
+    int8_t codes[PD_MAX_DIM];
+    float scale = pd_quantise_query(vector, p->dim, p->dim, codes);
+    for (uint32_t j = 0; j < p->code_dim; j++) {
+        unsigned char *page = p->pages + j / PD_PAGE_ROWS * p->layout.page_bytes;
+        const int8_t *rows = (const int8_t *)(page + p->layout.codes);
+        uint32_t row = j % PD_PAGE_ROWS;
+        int64_t dot = 0;
+        for (uint32_t d = 0; d < p->dim; d++)
+            dot += codes[d] * rows[((size_t)(d / 4) * PD_PAGE_ROWS + row) * 4 + d % 4];
+        float factor = scale * pd_page_scale(&p->layout, page)[row];
+        out[j] = factor * (float)dot;
+        out[j] = out[j] + 0.0f;
+    }
+}
+
 /* How near each list is for choosing (score.h): by the i8 codes of the centroids, which stand for c - mean. */
 static void nearness(const pd_host_index *index, const pd_query *query, double *near)
 {
@@ -161,16 +180,21 @@ static void nearness(const pd_host_index *index, const pd_query *query, double *
     const pd_layout *layout = &index->coarse;
     float moved[PD_MAX_DIM];
     int8_t codes[PD_MAX_DIM];
-    for (uint32_t d = 0; d < shape->dim; d++)
-        moved[d] = query->vector[d] - (shape->metric == PD_L2 ? index->mean[d] : 0.0f);
-    float qs = pd_quantise_query(moved, shape->dim, layout->dim4, codes);
+    const float *mean = index->projection ? index->projection->mean_out : index->mean;
+    if (index->projection)
+        project(index->projection, query->vector, moved);
+    else
+        memcpy(moved, query->vector, shape->dim * sizeof *moved);
+    for (uint32_t d = 0; shape->metric == PD_L2 && d < layout->code_dim; d++)
+        moved[d] = moved[d] - mean[d];
+    float qs = pd_quantise_query(moved, layout->code_dim, layout->dim4, codes);
     double factor = shape->metric == PD_L2 ? 2.0 * (double)qs : (double)qs;
     for (uint32_t list = 0; list < shape->nlist; list++) {
         unsigned char *page = index->coarse_pages + list / PD_PAGE_ROWS * layout->page_bytes;
         const int8_t *rows = (const int8_t *)(page + layout->codes);
         uint32_t row = list % PD_PAGE_ROWS;
         double dot = 0;
-        for (uint32_t d = 0; d < shape->dim; d++)
+        for (uint32_t d = 0; d < layout->code_dim; d++)
             dot += (double)codes[d] * (double)rows[((size_t)(d / 4) * PD_PAGE_ROWS + row) * 4 + d % 4];
         near[list] =
             (double)pd_page_term(layout, page)[row] + factor * (double)pd_page_scale(layout, page)[row] * dot;
@@ -299,7 +323,13 @@ static pd_status search_one(pd_host_index *index, const pd_query *query, pd_answ
     uint64_t t0 = now_ns();
     pd_hit *order = items + pd_topk_room(depth) + pd_topk_room(query->k);
     pd_topk_init(&s.topk, items, depth, refines ? -INFINITY : query->min_score);
-    if (query->vector) s.qs = pd_quantise_query(query->vector, shape->dim, index->base.layout.dim4, s.qi);
+    const float *quantised = query->vector;
+    if (query->vector && index->projection) {
+        project(index->projection, query->vector, s.decoded);
+        quantised = s.decoded;
+    }
+    if (query->vector)
+        s.qs = pd_quantise_query(quantised, index->base.layout.code_dim, index->base.layout.dim4, s.qi);
     uint32_t nprobe = query->vector && query->nprobe == 0 ? 0 : choose(index, query, order, near);
     uint64_t t1 = now_ns();
     for (uint32_t p = 0; p < nprobe; p++) {

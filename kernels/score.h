@@ -10,6 +10,12 @@
  *               lt  = pd_dot(q, c)        (ip, cosine)   or  -pd_l2(q, c)  (l2)
  *               qf  = qs                  (ip, cosine)   or  2 * qs        (l2)
  *               sim = (lt + term) + (qf * scale) * (float)dot
+ *   projected   where codes have fewer dimensions than rows, q and the residual r = x - c are first made
+ *               p(v)[j] = (vs * pscale[j]) * (float)(sum of vi[d] * pcode[j][d]) + 0.0f      the sum exact, in i32
+ *               with vs and vi of v as above, and pcode and pscale the i8 code of the projection's row j (project.h). Then qi and qs are
+ *               those of p(q), code and scale those of p(r), and with m the mean of the centroids and r~ = scale * code
+ *               term = [l2: -(||r||^2 + 2 <c,r>) + 2 *] (<m,r> - <p(m),r~>)      in double, d and j ascending, rounded once
+ *               so that what the projection loses is right for the mean query; lt is of all dimensions.
  *   f32/f16     sim = the sum over d, ascending, of q[d] * x[d]  or of -(q[d] - x[d])^2, one f32 accumulator from 0
  *   refine      sim = pd_dot(q, x)  or  -pd_l2(q, x)
  *
@@ -19,7 +25,8 @@
  *
  * Lists are chosen by the same arithmetic over coarser numbers, exact in its integers, so that every backend chooses alike. With m the
  * mean of the centroids (each dimension summed in double, rounded once), the centroid c is kept as the i8 code of the
- * row c - m under a centroid of zeros; qi and qs are those of q (ip, cosine) or of q - m (l2):
+ * row c - m under a centroid of zeros; qi and qs are those of q (ip, cosine) or of q - m (l2); projected, those of p(q) or of
+ * p(q) - p(m), and the terms of l2 are then without p(m) (as for a mean of zeros):
  *   near = (0 + term) + (qf * scale) * (float)dot      -||q - c||^2 or <q, c>, less what is the same for all lists
  *   rank = a * near + 0.0f [+ the weight summary]      the best nprobe are probed, ties by list number; lists that
  *                                                      are empty, or hold no row that can pass the filter, last

@@ -47,7 +47,7 @@ static void list_scores(const pd_batch *batch, uint32_t first, uint32_t n, uint3
 {
     const pd_host_index *index = batch->index;
     const pd_cpu_device *device = batch->device;
-    uint32_t dim64 = pd_dim64(index->base.shape.dim);
+    uint32_t dim64 = pd_dim64(index->coarse.code_dim);
     pd_cpu_group group;
     int32_t dots[PD_GROUP * PD_PAGE_ROWS];
     /* Runs of queries that choose: their packed codes lie side by side. */

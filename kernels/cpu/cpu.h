@@ -40,7 +40,7 @@ typedef struct pd_prep {
 
 typedef struct pd_prepared {
     pd_prep *preps; /* [count] */
-    pd_buffer prep_memory, vectors, codes, near, columns, counts;
+    pd_buffer prep_memory, vectors, codes, near, columns, counts, projected;
 } pd_prepared;
 
 struct pd_cpu_device;

@@ -34,7 +34,17 @@ void pd_prepared_free(pd_prepared *prepared)
     pd_buffer_free(&prepared->near);
     pd_buffer_free(&prepared->columns);
     pd_buffer_free(&prepared->counts);
+    pd_buffer_free(&prepared->projected);
 }
+
+/* What a worker projects a task's queries with. */
+typedef struct projecting {
+    unsigned char *group; /* [PREP_TASK] packed codes of all dimensions */
+    float *out;           /* [PREP_TASK][apart] */
+    size_t apart;
+} projecting;
+
+#define PREP_TASK PD_GROUP
 
 typedef struct prep_job {
     const pd_cpu_device *device;
@@ -47,6 +57,7 @@ typedef struct prep_job {
     float *vectors;
     unsigned char *codes, *near;
     size_t packed;       /* bytes from one query to the next */
+    projecting *workers; /* [threads]; NULL: codes have all dimensions */
     uint32_t *column_at; /* [count + 1]: where each query's columns begin */
     pd_cpu_column *columns;
 } prep_job;
@@ -172,8 +183,7 @@ static void share_weights(const pd_query *queries, uint32_t count, pd_prep *prep
 static void prepare_vector(const prep_job *job, uint32_t q)
 {
     const pd_shape *shape = job->shape;
-    const pd_cpu_device *device = job->device;
-    uint32_t dim16 = pd_dim16(shape->dim), dim64 = pd_dim64(shape->dim);
+    uint32_t dim16 = pd_dim16(shape->dim);
     pd_prep *prep = &job->preps[q];
     if (!job->queries[q].vector) return;
     prep->vector = job->queries[q].vector;
@@ -183,24 +193,65 @@ static void prepare_vector(const prep_job *job, uint32_t q)
         memset(vector + shape->dim, 0, (dim16 - shape->dim) * sizeof *vector);
         prep->vector = vector;
     }
-    if (!job->index || shape->nlist == 0) return;
-    int l2 = shape->metric == PD_L2;
+}
+
+/* Codes of a query for the scan and for choosing lists. from: what is quantised, of dim values in 16 lanes */
+static void prepare_codes(const prep_job *job, uint32_t q, const float *from, const float *mean)
+{
+    const pd_cpu_device *device = job->device;
+    uint32_t dim = job->index->coarse.code_dim, dim64 = pd_dim64(dim);
+    int l2 = job->shape->metric == PD_L2;
+    pd_prep *prep = &job->preps[q];
     int8_t codes[PD_MAX_DIM] __attribute__((aligned(64)));
-    float qs = device->ops->quantise(prep->vector, NULL, shape->dim, dim64, codes);
+    float qs = device->ops->quantise(from, NULL, dim, dim64, codes);
     unsigned char *packed = job->codes + (size_t)q * job->packed;
     device->i8->pack(codes, dim64, packed);
-    if (shape->code == PD_CODE_I8) prep->codes = packed;
+    if (job->shape->code == PD_CODE_I8) prep->codes = packed;
     prep->near = packed;
     prep->qf = l2 ? 2.0f * qs : qs;
     prep->nf = qs;
     if (!l2) return;
     unsigned char *near = job->near + (size_t)q * job->packed;
-    prep->nf = 2.0f * device->ops->quantise(prep->vector, job->index->mean, shape->dim, dim64, codes);
+    prep->nf = 2.0f * device->ops->quantise(from, mean, dim, dim64, codes);
     device->i8->pack(codes, dim64, near);
     prep->near = near;
 }
 
-#define PREP_TASK 32u
+/* p(q) of score.h for the n queries whose codes lie in the group: the scan's own product and scores, with pages of directions in the
+ * place of rows. */
+static void project(const prep_job *job, projecting *with, uint32_t n, pd_cpu_group *group)
+{
+    const pd_projection *p = job->index->projection;
+    int32_t dots[PD_GROUP * PD_PAGE_ROWS];
+    for (uint32_t j = 0; n > 0 && j < p->code_dim; j += PD_PAGE_ROWS) {
+        unsigned char *page = p->pages + j / PD_PAGE_ROWS * p->layout.page_bytes;
+        job->device->i8->dots((const int8_t *)(page + p->layout.codes), p->layout.dim4 / 4, pd_dim64(p->dim),
+                              with->group, n, dots);
+        job->device->ops->scores_i8(dots, n, pd_page_term(&p->layout, page), pd_page_scale(&p->layout, page),
+                                    group, with->out + j, with->apart);
+    }
+}
+
+/* The queries of a task together. */
+static void prepare_projected(const prep_job *job, uint32_t first, uint32_t end, projecting *with)
+{
+    const pd_cpu_device *device = job->device;
+    uint32_t dim = job->shape->dim, dim64 = pd_dim64(dim), n = 0, which[PREP_TASK];
+    size_t packed = pd_packed_bytes(device->i8, dim64);
+    pd_cpu_group group;
+    int8_t codes[PD_MAX_DIM] __attribute__((aligned(64)));
+    for (uint32_t q = first; q < end; q++) {
+        if (!job->preps[q].vector) continue;
+        group.lt[n] = group.bar[n] = 0.0f;
+        group.a[n] = 1.0f;
+        group.qf[n] = device->ops->quantise(job->preps[q].vector, NULL, dim, dim64, codes);
+        device->i8->pack(codes, dim64, with->group + n * packed);
+        which[n++] = q;
+    }
+    project(job, with, n, &group);
+    for (uint32_t i = 0; i < n; i++)
+        prepare_codes(job, which[i], with->out + i * with->apart, job->index->projection->mean_out);
+}
 
 static uint32_t task_end(const prep_job *job, uint32_t task)
 {
@@ -210,15 +261,39 @@ static uint32_t task_end(const prep_job *job, uint32_t task)
 
 static void vector_task(void *context, uint32_t task, uint32_t worker)
 {
-    (void)worker;
     const prep_job *job = context;
+    int coded = job->index && job->shape->nlist > 0;
     for (uint32_t q = task * PREP_TASK; q < task_end(job, task); q++) {
         job->preps[q] = (pd_prep){.query = &job->queries[q]};
         job->column_at[q] = same_weights(job->queries, q)
                                 ? 0
                                 : count_columns(job->shape, job->layout, job->queries[q].weights);
         prepare_vector(job, q);
+        if (coded && !job->workers && job->preps[q].vector)
+            prepare_codes(job, q, job->preps[q].vector, job->index->mean);
     }
+    if (coded && job->workers)
+        prepare_projected(job, task * PREP_TASK, task_end(job, task), &job->workers[worker]);
+}
+
+/* Memory for each worker to project with. */
+static pd_status take_projecting(prep_job *job, pd_prepared *prepared, pd_error *err)
+{
+    if (!job->index || !job->index->projection) return PD_OK;
+    const pd_projection *p = job->index->projection;
+    size_t threads = pd_pool_threads(job->device->pool),
+           apart = (size_t)pd_pages_for(p->code_dim) * PD_PAGE_ROWS;
+    size_t group = PREP_TASK * pd_packed_bytes(job->device->i8, pd_dim64(p->dim));
+    size_t head = (threads * sizeof(projecting) + 63) & ~(size_t)63;
+    size_t each = group + PREP_TASK * apart * sizeof(float);
+    pd_status status = pd_buffer_need(&prepared->projected, head + threads * each, "projected queries", err);
+    if (status != PD_OK) return status;
+    job->workers = prepared->projected.data;
+    for (size_t t = 0; t < threads; t++) {
+        unsigned char *at = (unsigned char *)prepared->projected.data + head + t * each;
+        job->workers[t] = (projecting){.group = at, .out = (float *)(void *)(at + group), .apart = apart};
+    }
+    return PD_OK;
 }
 
 static void weight_task(void *context, uint32_t task, uint32_t worker)
@@ -241,7 +316,8 @@ pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const p
                      const pd_host_index *index, const pd_query *queries, uint32_t count,
                      pd_prepared *prepared, pd_error *err)
 {
-    size_t dim16 = pd_dim16(shape->dim), packed = pd_packed_bytes(device->i8, pd_dim64(shape->dim));
+    size_t dim16 = pd_dim16(shape->dim);
+    size_t packed = pd_packed_bytes(device->i8, pd_dim64(index ? index->coarse.code_dim : shape->dim));
     int codes = index && shape->nlist > 0;
     pd_status status = pd_buffer_need(&prepared->prep_memory, count * sizeof(pd_prep), "queries", err);
     if (status == PD_OK && shape->dim != dim16)
@@ -266,6 +342,8 @@ pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const p
                     .near = prepared->near.data,
                     .packed = packed,
                     .column_at = prepared->counts.data};
+    status = take_projecting(&job, prepared, err);
+    if (status != PD_OK) return status;
     uint32_t tasks = (count + PREP_TASK - 1) / PREP_TASK;
     pd_pool_run(device->pool, tasks, vector_task, &job);
     uint32_t total = 0;

@@ -78,7 +78,7 @@ static void add_query(scan_group *group, const pd_pair *pair, pd_shortlist *to)
     group->codes.qf[i] = prep->qf;
     group->codes.a[i] = prep->weigh.a;
     if (!prep->codes) return;
-    size_t packed = pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.shape.dim));
+    size_t packed = pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.layout.code_dim));
     memcpy(group->worker->group + i * packed, prep->codes, packed);
 }
 
@@ -186,7 +186,7 @@ static void code_scores(scan_group *group, const unsigned char *page, uint32_t s
     const pd_layout *layout = &batch->index->base.layout;
     const pd_cpu_i8 *i8 = batch->device->i8;
     const int8_t *codes = (const int8_t *)(page + layout->codes);
-    uint32_t n = group->nvectors, dim64 = pd_dim64(batch->index->base.shape.dim);
+    uint32_t n = group->nvectors, dim64 = pd_dim64(layout->code_dim);
     int32_t dots[PD_GROUP * PD_PAGE_ROWS];
     if (n < PD_GROUP) some &= (1u << n) - 1;
     /* Without filters some is everybody, and nothing needs counting. */

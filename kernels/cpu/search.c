@@ -53,7 +53,7 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
     size_t nlist = pd_host_nlist(batch->index), most = nlist > batch->room ? nlist : batch->room;
     const size_t sizes[] = {hits * sizeof(pd_hit),
                             (size_t)PD_PAGE_ROWS * pd_dim16(shape->dim) * sizeof(float),
-                            PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(shape->dim)),
+                            PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.layout.code_dim)),
                             nlist * sizeof(float),
                             nlist * sizeof(float),
                             nlist * sizeof(float),

@@ -93,6 +93,11 @@ static void test_impossible_shapes_are_refused_by_name(void **state)
     bad = good;
     bad.code = PD_CODE_NONE;
     refused(bad, "neither");
+    bad = good;
+    bad.code_dim = 9;
+    refused(bad, "codes of 9 dimensions");
+    bad.code_dim = 4; /* without refine rows */
+    refused(bad, "refine rows");
 }
 
 static void test_a_cleared_page_is_empty(void **state)
@@ -139,8 +144,8 @@ static filled fill(pd_code code, pd_refine refine, uint32_t dim)
         f.rows[i] = f.centroid[i % dim] + world_normal();
     memcpy(f.rows + 7 * dim, f.centroid, dim * sizeof(float)); /* row 7 is the centroid itself */
     pd_page_clear(&f.shape, &f.l, f.page);
-    pd_page_encode(&f.shape, &f.l, f.centroid, f.rows, 0, 5, f.page, f.refine);
-    pd_page_encode(&f.shape, &f.l, f.centroid, f.rows + 5 * dim, 5, 27, f.page, f.refine);
+    pd_page_encode(&f.shape, &f.l, NULL, f.centroid, f.rows, 0, 5, f.page, f.refine);
+    pd_page_encode(&f.shape, &f.l, NULL, f.centroid, f.rows + 5 * dim, 5, 27, f.page, f.refine);
     return f;
 }
 
@@ -197,7 +202,7 @@ static void test_the_l2_term_makes_the_score_the_distance_to_the_decoded_row(voi
     unfill(&f);
     filled ip = fill(PD_CODE_I8, PD_REFINE_NONE, 8);
     ip.shape.metric = PD_IP;
-    pd_page_encode(&ip.shape, &ip.l, ip.centroid, ip.rows, 0, 1, ip.page, NULL);
+    pd_page_encode(&ip.shape, &ip.l, NULL, ip.centroid, ip.rows, 0, 1, ip.page, NULL);
     assert_true(pd_page_term(&ip.l, ip.page)[0] == 0.0f);
     unfill(&ip);
 }

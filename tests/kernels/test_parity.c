@@ -186,6 +186,21 @@ static void test_i8_tables_answer_alike_everywhere(void **state)
     check_code(state, PD_CODE_I8);
 }
 
+static void test_projected_tables_answer_alike_everywhere(void **state)
+{
+    static const uint32_t projected[][2] = {{17, 5}, {100, 40}, {784, 128}};
+    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+        for (size_t i = 0; i < sizeof projected / sizeof *projected; i++) {
+            world *w = world_make_projected(WORLD_PLAIN, (pd_metric)metric, PD_CODE_I8,
+                                            i % 2 ? PD_REFINE_F32 : PD_REFINE_F16, projected[i][0],
+                                            projected[i][1], WORLD_LISTS);
+            assert_non_null(w);
+            check_world(*state, w);
+            world_free(w);
+        }
+    }
+}
+
 static void test_f16_tables_answer_alike_everywhere(void **state)
 {
     check_code(state, PD_CODE_F16);
@@ -408,6 +423,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_reference_gives_what_the_raw_rows_say),
         cmocka_unit_test(test_i8_tables_answer_alike_everywhere),
+        cmocka_unit_test(test_projected_tables_answer_alike_everywhere),
         cmocka_unit_test(test_f16_tables_answer_alike_everywhere),
         cmocka_unit_test(test_f32_tables_answer_alike_everywhere),
         cmocka_unit_test(test_tables_of_refine_rows_alone_answer_alike_everywhere),

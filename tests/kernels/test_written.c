@@ -72,6 +72,25 @@ static float refined(const world *w, const pd_query *query, uint32_t r)
     return w->shape.metric == PD_L2 ? -pd_l2(query->vector, row, dim) : pd_dot(query->vector, row, dim);
 }
 
+/* p(v) as score.h writes it, from the codes of the directions. */
+static void projected(const pd_projection *p, const float *vector, float *out)
+{
+    int8_t codes[PD_MAX_DIM];
+    float scale = pd_quantise_query(vector, p->dim, p->layout.dim4, codes);
+    for (uint32_t j = 0; j < p->code_dim; j++) {
+        unsigned char *page = p->pages + j / PD_PAGE_ROWS * p->layout.page_bytes;
+        int32_t dot = 0;
+        for (uint32_t d = 0; d < p->dim; d++)
+            dot +=
+                codes[d] *
+                (int8_t)
+                    page[p->layout.codes + ((size_t)(d / 4) * PD_PAGE_ROWS + j % PD_PAGE_ROWS) * 4 + d % 4];
+        float factor = scale * pd_page_scale(&p->layout, page)[j % PD_PAGE_ROWS];
+        float value = factor * (float)dot;
+        out[j] = value + 0.0f;
+    }
+}
+
 static float of_code(const world *w, const pd_query *query, uint32_t r, float qs, const int8_t *qi)
 {
     unsigned char *page = w->pages + w->slot[r] / PD_PAGE_ROWS * w->layout.page_bytes;
@@ -81,7 +100,7 @@ static float of_code(const world *w, const pd_query *query, uint32_t r, float qs
     const float *centroid = w->centroids + (size_t)w->list[r] * dim;
     if (w->shape.code == PD_CODE_I8) {
         int32_t dot = 0;
-        for (uint32_t d = 0; d < dim; d++)
+        for (uint32_t d = 0; d < w->layout.code_dim; d++)
             dot += qi[d] * codes[((size_t)(d / 4) * PD_PAGE_ROWS + place) * 4 + d % 4];
         float lt = l2 ? -pd_l2(query->vector, centroid, dim) : pd_dot(query->vector, centroid, dim);
         float near = lt + pd_page_term(&w->layout, page)[place];
@@ -126,7 +145,10 @@ static uint32_t truth_of(const world *w, const query_set *s, uint32_t q, const p
 {
     const pd_query *query = &s->queries[q];
     int8_t qi[PD_MAX_DIM];
-    float qs = query->vector ? pd_quantise_query(query->vector, w->shape.dim, w->layout.dim4, qi) : 0.0f;
+    float moved[PD_MAX_DIM], qs = 0.0f;
+    if (query->vector && w->projection) projected(w->projection, query->vector, moved);
+    if (query->vector)
+        qs = pd_quantise_query(w->projection ? moved : query->vector, w->layout.code_dim, w->layout.dim4, qi);
     int refines = query->vector && w->shape.code != PD_CODE_NONE && w->shape.refine != PD_REFINE_NONE;
     uint32_t count = 0, row_of[WORLD_PAGES * PD_PAGE_ROWS];
     for (uint32_t r = 0; r < WORLD_ROWS; r++) {
@@ -161,10 +183,15 @@ static void check_probes(const pd_host_index *index, const pd_query *query, cons
     if (!query->vector || query->weights || shape->nlist == 0) return;
     float moved[PD_MAX_DIM];
     int8_t qi[PD_MAX_DIM];
-    for (uint32_t d = 0; d < shape->dim; d++)
-        moved[d] = shape->metric == PD_L2 ? query->vector[d] - index->mean[d] : query->vector[d];
+    const float *mean = index->projection ? index->projection->mean_out : index->mean;
+    if (index->projection)
+        projected(index->projection, query->vector, moved);
+    else
+        memcpy(moved, query->vector, shape->dim * sizeof *moved);
+    for (uint32_t d = 0; shape->metric == PD_L2 && d < layout->code_dim; d++)
+        moved[d] = moved[d] - mean[d];
     float qf =
-        (shape->metric == PD_L2 ? 2.0f : 1.0f) * pd_quantise_query(moved, shape->dim, layout->dim4, qi);
+        (shape->metric == PD_L2 ? 2.0f : 1.0f) * pd_quantise_query(moved, layout->code_dim, layout->dim4, qi);
     pd_hit order[WORLD_MOST_LISTS];
     pd_block_filter fold;
     int filters = query->filter && pd_block_filter_of(&index->blocks, query->filter, &fold);
@@ -172,7 +199,7 @@ static void check_probes(const pd_host_index *index, const pd_query *query, cons
         unsigned char *page = index->coarse_pages + list / PD_PAGE_ROWS * layout->page_bytes;
         uint32_t place = list % PD_PAGE_ROWS;
         int32_t dot = 0;
-        for (uint32_t d = 0; d < shape->dim; d++)
+        for (uint32_t d = 0; d < layout->code_dim; d++)
             dot += qi[d] *
                    ((int8_t *)page)[layout->codes + ((size_t)(d / 4) * PD_PAGE_ROWS + place) * 4 + d % 4];
         float factor = qf * pd_page_scale(layout, page)[place], far = factor * (float)dot;
@@ -263,23 +290,28 @@ static void check_queries(const world *w, const query_set *s, const char *what)
         if (!device) continue;
         char where[160];
         snprintf(where, sizeof where,
-                 "%s: metric %d, code %d, refine %d, dim %u, nlist %u, %s, %u threads, batch %u", what,
-                 (int)w->shape.metric, (int)w->shape.code, (int)w->shape.refine, w->shape.dim, w->shape.nlist,
-                 isas[i / NMANNERS], manner->threads, manner->batch);
+                 "%s: metric %d, code %d of %u, refine %d, dim %u, nlist %u, %s, %u threads, batch %u", what,
+                 (int)w->shape.metric, (int)w->shape.code, w->shape.code_dim, (int)w->shape.refine,
+                 w->shape.dim, w->shape.nlist, isas[i / NMANNERS], manner->threads, manner->batch);
         ask(w, s, device, manner->batch, i == 0 ? first : got, i == 0 ? NULL : first, where);
     }
     answers_free(first);
     answers_free(got);
 }
 
-static void check_world(world_kind kind, pd_metric metric, pd_code code, pd_refine refine, uint32_t dim,
-                        uint32_t nlist, const char *what)
+static void check_made(world *w, const char *what)
 {
-    world *w = world_make_of(kind, metric, code, refine, dim, nlist);
+    assert_non_null(w);
     query_set *s = queries_make(w);
     check_queries(w, s, what);
     queries_free(s);
     world_free(w);
+}
+
+static void check_world(world_kind kind, pd_metric metric, pd_code code, pd_refine refine, uint32_t dim,
+                        uint32_t nlist, const char *what)
+{
+    check_made(world_make_of(kind, metric, code, refine, dim, nlist), what);
 }
 
 /* ----------------------------------------------------------------------------------------------------- tables --- */
@@ -317,6 +349,21 @@ static void test_every_dimension_is_answered_to_the_bit(void **state)
                         "dims");
     }
     check_world(WORLD_TWO_VALUES, PD_L2, PD_CODE_I8, PD_REFINE_F16, 1030, WORLD_LISTS, "dims");
+}
+
+static void test_projected_tables_are_answered_to_the_bit(void **state)
+{
+    (void)state;
+    static const uint32_t dims[][2] = {{2, 1}, {70, 31}, {64, 32}, {100, 33}, {37, 36}, {130, 65}};
+    uint32_t turn = 0;
+    for (int kind = WORLD_PLAIN; kind < WORLD_KINDS; kind++)
+        for (int metric = PD_IP; metric <= PD_L2; metric++, turn++)
+            check_made(world_make_projected((world_kind)kind, (pd_metric)metric, PD_CODE_I8,
+                                            turn % 2 ? PD_REFINE_F32 : PD_REFINE_F16, dims[turn % 6][0],
+                                            dims[turn % 6][1], turn % 5 ? WORLD_LISTS : 70),
+                       "projected");
+    check_made(world_make_projected(WORLD_PLAIN, PD_L2, PD_CODE_I8, PD_REFINE_F16, 784, 96, WORLD_LISTS),
+               "projected");
 }
 
 static void test_any_number_of_lists_is_answered_to_the_bit(void **state)
@@ -404,6 +451,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hard_tables_are_answered_to_the_bit),
         cmocka_unit_test(test_every_dimension_is_answered_to_the_bit),
+        cmocka_unit_test(test_projected_tables_are_answered_to_the_bit),
         cmocka_unit_test(test_any_number_of_lists_is_answered_to_the_bit),
         cmocka_unit_test(test_weights_of_every_size_are_answered_to_the_bit),
         cmocka_unit_test(test_every_depth_is_answered_to_the_bit),

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "project.h"
 #include "score.h"
 
 #define WORLD_BYTES      10u /* a category, one column that is never weighed, a set's eight planes */
@@ -47,6 +48,8 @@ typedef struct world {
     unsigned char *pages, *refines;
     uint32_t offsets[WORLD_MOST_LISTS + 1], page_numbers[WORLD_PAGES], counts[WORLD_MOST_LISTS];
     float *histograms;
+    float *directions; /* [code_dim][dim], NULL: codes have all dimensions */
+    pd_projection *projection;
 } world;
 
 static uint64_t world_state = 1;
@@ -151,7 +154,8 @@ static inline void world_put(world *w, uint32_t r, uint32_t page, uint32_t place
     unsigned char *at = w->pages + page * l->page_bytes;
     unsigned char *refine = l->refine_bytes ? w->refines + page * l->refine_bytes : NULL;
     const float *centroid = w->shape.nlist ? w->centroids + (size_t)w->list[r] * w->shape.dim : NULL;
-    pd_page_encode(&w->shape, l, centroid, w->rows + (size_t)r * w->shape.dim, place, 1, at, refine);
+    pd_page_encode(&w->shape, l, w->projection, centroid, w->rows + (size_t)r * w->shape.dim, place, 1, at,
+                   refine);
     pd_page_ids(l, at)[place] = w->ids[r];
     for (uint32_t c = 0; c < WORLD_BYTES; c++)
         pd_page_bytes(l, at, c)[place] = w->bytes[r][c];
@@ -206,15 +210,33 @@ static inline void world_free(world *w)
     free(w->pages);
     free(w->refines);
     free(w->histograms);
+    free(w->directions);
+    pd_projection_close(w->projection);
     free(w);
 }
 
-static inline world *world_make_of(world_kind kind, pd_metric metric, pd_code code, pd_refine refine,
-                                   uint32_t dim, uint32_t nlist)
+/* Directions that are nearly orthogonal by chance, of length 1. */
+static inline int world_directions(world *w)
+{
+    uint32_t dim = w->shape.dim, code_dim = w->layout.code_dim;
+    if (code_dim == dim) return 1;
+    w->directions = malloc((size_t)code_dim * dim * sizeof *w->directions);
+    for (uint32_t j = 0; j < code_dim; j++) {
+        for (uint32_t d = 0; d < dim; d++)
+            w->directions[(size_t)j * dim + d] = world_normal();
+        pd_normalise(w->directions + (size_t)j * dim, dim);
+    }
+    return pd_projection_open(w->directions, code_dim, w->centroids, w->nlist, dim, &w->projection, NULL) ==
+           PD_OK;
+}
+
+static inline world *world_make_projected(world_kind kind, pd_metric metric, pd_code code, pd_refine refine,
+                                          uint32_t dim, uint32_t code_dim, uint32_t nlist)
 {
     world *w = calloc(1, sizeof *w);
     world_state = 88172645463325252ull + dim;
-    w->shape = (pd_shape){.metric = metric, .code = code, .refine = refine, .dim = dim, .nlist = nlist};
+    w->shape = (pd_shape){
+        .metric = metric, .code = code, .refine = refine, .dim = dim, .code_dim = code_dim, .nlist = nlist};
     w->shape.nbytes = WORLD_BYTES;
     w->shape.nfloats = 2;
     w->shape.nkeys = 1;
@@ -229,9 +251,19 @@ static inline world *world_make_of(world_kind kind, pd_metric metric, pd_code co
     }
     world_columns(w);
     world_vectors(w, kind);
+    if (!world_directions(w)) {
+        world_free(w);
+        return NULL;
+    }
     world_pages(w);
     world_summaries(w);
     return w;
+}
+
+static inline world *world_make_of(world_kind kind, pd_metric metric, pd_code code, pd_refine refine,
+                                   uint32_t dim, uint32_t nlist)
+{
+    return world_make_projected(kind, metric, code, refine, dim, 0, nlist);
 }
 
 static inline world *world_make(pd_metric metric, pd_code code, pd_refine refine, uint32_t dim,
@@ -262,6 +294,7 @@ static inline pd_status world_load(const world *w, pd_device *device, float beta
                       .pages = w->page_numbers,
                       .rows = w->counts,
                       .histograms = w->histograms,
+                      .projection = w->directions,
                       .beta = beta};
     if (status == PD_OK && w->shape.nlist) status = pd_index_set_lists(*out, &lists, err);
     return status;
