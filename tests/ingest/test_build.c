@@ -179,6 +179,7 @@ static void test_the_same_input_and_seed_give_the_same_bytes(void **state)
     static const char *const files[] = {"manifest.json", "schema.conf", "pages.bin", "pages.sum",
                                         "refine.bin",    "source.bin",  "lists.bin", "segments.bin"};
     pd_schema *schema = schema_make(shop);
+    schema->code_dim = 5; /* directions and projected codes too */
     float *rows = rows_make(2000, 12, 9, 1);
     file_write(path_in(w->folder, "a.csv"), "id,kind,price\n5,x,1.5\n3,y,2\n1999,x,7\n");
     pd_build_input in = input_make(schema, rows, 2000, 12);
@@ -225,6 +226,7 @@ static void test_the_bytes_depend_neither_on_threads_nor_on_instructions(void **
     static const char *const isas[] = {NULL, "avx2", "portable"};
     enum { N = 6000, DIM = 37 };
     pd_schema *schema = schema_make(shop);
+    schema->code_dim = 9;
     float *rows = rows_make(N, DIM, 9, 1);
     char *csv = malloc(32 * N);
     assert_non_null(csv);

@@ -51,6 +51,7 @@ static void test_an_empty_table_has_the_defaults(void **state)
     assert_int_equal(schema->refine, PD_REFINE_F16);
     assert_int_equal(schema->source, PD_REFINE_F32);
     assert_int_equal(schema->nlist, 0);
+    assert_int_equal(schema->code_dim, 0);
     assert_int_equal(schema->keep, PD_KEEP_UNSAID);
     assert_int_equal(schema->policy, PD_POLICY_DOUBLE);
     assert_int_equal(schema->nattributes, 0);
@@ -169,6 +170,7 @@ static void assert_same(const pd_schema *a, const pd_schema *b)
     assert_int_equal(a->dim, b->dim);
     assert_int_equal(a->index, b->index);
     assert_int_equal(a->code, b->code);
+    assert_int_equal(a->code_dim, b->code_dim);
     assert_int_equal(a->refine, b->refine);
     assert_int_equal(a->source, b->source);
     assert_int_equal(a->nlist, b->nlist);
@@ -244,6 +246,7 @@ static void test_the_default_schema_comes_back_from_its_text(void **state)
     pd_error err;
     char *text;
     assert_int_equal(pd_schema_default(PD_IP, 32, &schema, &err), PD_OK);
+    schema->code_dim = 7;
     assert_int_equal(pd_schema_text(schema, &text, &err), PD_OK);
     assert_int_equal(pd_schema_parse("text", text, strlen(text), &back, &err), PD_OK);
     assert_same(schema, back);
@@ -277,6 +280,12 @@ static void test_what_is_wrong_names_file_line_and_key(void **state)
         {"table = { metric = \"dot\"; };",
          "a.conf:1: key \"table.metric\": \"dot\" is none of ip, cosine, l2"},
         {"table = { code = \"i4\"; };", "a.conf:1: key \"table.code\": \"i4\" is none of i8, f16, f32"},
+        {"table = { refine = \"none\";\n code_dim = 8; };",
+         "a.conf:2: key \"table.code_dim\": only i8 codes with refine rows can have fewer dimensions than "
+         "the "
+         "rows"},
+        {"table = { dim = 6; code_dim = 8; };",
+         "a.conf:1: key \"table.code_dim\": codes of 8 dimensions for rows of 6"},
         {"table = { source = \"none\"; };", "a.conf:1: key \"table.source\": \"none\" is none of f16, f32"},
         {"table = { dim = 9000; };", "a.conf:1: key \"table.dim\": must be from 0 to 8192, not 9000"},
         {"table = { index = \"none\";\n code = \"i8\"; };",
