@@ -71,9 +71,14 @@ typedef struct pd_cuda_lane {
 
 #define PD_CUDA_LANES 2u
 
+/* Which way lists are scanned: chosen by reuse, or forced through options.isa ("row", "tile") for tests and benchmarks. */
+typedef enum pd_cuda_path { PD_PATH_BY_REUSE = 0, PD_PATH_ROW = 1, PD_PATH_TILE = 2 } pd_cuda_path;
+
 typedef struct pd_cuda_device {
     pd_device base;
     int ordinal;
+    pd_cuda_path path;
+    char isa[16];       /* "sm_90" */
     int sms;            /* multiprocessors */
     size_t shared_most; /* bytes of shared memory a block may ask for */
     size_t l2;          /* bytes */
@@ -150,9 +155,10 @@ typedef struct pd_cuda_index {
     pd_cuda_view view;
     cudaStream_t stream; /* of windows */
     pd_cuda_stage stages[2];
-    uint32_t stage; /* the one that the open window fills */
-    void *tables;   /* one allocation: page_at, refine_at, block_pages, sizes, weight_at, tied */
-    void *lists;    /* one allocation: everything that set_lists gives */
+    uint32_t stage;      /* the one that the open window fills */
+    cudaEvent_t written; /* the last commit or set_lists: searches wait for it */
+    void *tables;        /* one allocation: page_at, refine_at, block_pages, sizes, weight_at, tied */
+    void *lists;         /* one allocation: everything that set_lists gives */
     uint32_t dirty_low, dirty_high; /* lists [low, high) whose summaries have grown since they were copied */
 } pd_cuda_index;
 
@@ -246,7 +252,7 @@ typedef struct pd_cuda_batch {
     const uint64_t *exclude;
     const uint32_t *slots;
     const uint32_t *given;
-    const uint32_t *pair_query; /* [npairs] the query of each pair */
+    uint32_t *pair_query; /* [npairs] the query of each pair, made on the device */
 
     /* prep.cu */
     int8_t *codes;       /* [n][code_bytes] of the scan; NULL without i8 codes */
@@ -301,7 +307,12 @@ pd_status pd_cuda_assign(pd_device *device, const float *centroids, uint32_t nli
 pd_status pd_cuda_train(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
                         uint64_t seed, float *centroids, pd_error *err);
 
-/* index.cu, gather.cu, search.cu */
+extern "C" const pd_backend pd_backend_cuda;
+
+/* device.cu, index.cu, gather.cu, search.cu */
+pd_status pd_cuda_open(const pd_device_options *options, pd_device **out, pd_error *err);
+void pd_cuda_close(pd_device *device);
+void pd_cuda_info(const pd_device *device, pd_device_info *info);
 pd_status pd_cuda_index_open(pd_device *device, const pd_index_spec *spec, pd_index **out, pd_error *err);
 void pd_cuda_index_close(pd_index *index);
 pd_status pd_cuda_window(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count, void **memory,
@@ -312,11 +323,17 @@ pd_status pd_cuda_gather(pd_index *index, const uint32_t *slots, uint32_t n, con
                          pd_error *err);
 pd_status pd_cuda_search(pd_index *index, const pd_query *queries, uint32_t count, pd_answer *answers,
                          pd_timing *timing, pd_error *err);
+/* The shape's part of a view. */
+void pd_cuda_view_of(const pd_shape *shape, const pd_layout *layout, pd_cuda_view *view);
+/* The stream waits for what was written, and copies the summaries of lists that have grown. */
+pd_status pd_cuda_settle(pd_cuda_index *index, cudaStream_t stream, pd_error *err);
 /* Packs queries and copies them in: fills everything of the batch down to "prep.cu". device, lane, stream, view and
  * index of it are set. What the queries point at is not needed after it returns. */
 pd_status pd_cuda_upload(pd_cuda_batch *batch, const pd_query *queries, uint32_t n, const pd_shape *shape,
                          pd_error *err);
 /* Candidates that a query keeps before refining. */
+/* Lists that a query probes, known before they are chosen. */
+uint32_t pd_cuda_probes(const pd_cuda_view *view, const pd_query *query);
 uint32_t pd_cuda_keep(const pd_query *query, int refines);
 
 /* ------------------------------------------------------------------------------------- errors and memory --- */

@@ -1,0 +1,448 @@
+/* An index on the device: pages in the slab, written through windows; tables and lists beside it.
+ *
+ * The host keeps what it keeps for every backend (host.c): which chunks the pages take, the lists, the i8 codes of the centroids,
+ * which columns follow the lists. Here that is copied, so that both sides choose by the same numbers. Pages exist on the device
+ * only; their summaries (blocks.h) are made from the window as it is committed.
+ *
+ * A window is pinned memory. There are two, so that one is filled while the other travels: loading goes at the speed of the
+ * slower of disk and bus. Copies run on the index's own stream; a search waits for them by an event.
+ */
+#include "cuda.h"
+
+static size_t up256(size_t bytes)
+{
+    return (bytes + 255) & ~(size_t)255;
+}
+
+/* A number of arrays that live in one allocation. */
+typedef struct piece {
+    const void *from; /* NULL: not copied, zeros */
+    size_t bytes;
+    const void **to; /* receives the device's address */
+} piece;
+
+/* Allocates and copies on the stream; what is copied from may go once the stream has been waited for. */
+static pd_status place(pd_cuda_device *device, cudaStream_t stream, const piece *pieces, uint32_t n,
+                       const char *what, void **memory, pd_error *err)
+{
+    size_t bytes = 256;
+    for (uint32_t i = 0; i < n; i++)
+        bytes += up256(pieces[i].bytes);
+    *memory = NULL;
+    pd_status status = pd_cuda_check(device, cudaMalloc(memory, bytes), what, err);
+    if (status != PD_OK) return status;
+    unsigned char *at = (unsigned char *)*memory;
+    for (uint32_t i = 0; status == PD_OK && i < n; i++) {
+        if (pieces[i].bytes && pieces[i].from)
+            status = pd_cuda_check(
+                device, cudaMemcpyAsync(at, pieces[i].from, pieces[i].bytes, cudaMemcpyHostToDevice, stream),
+                what, err);
+        else if (pieces[i].bytes)
+            status = pd_cuda_check(device, cudaMemsetAsync(at, 0, pieces[i].bytes, stream), what, err);
+        *pieces[i].to = at;
+        at += up256(pieces[i].bytes);
+    }
+    if (status == PD_OK) status = pd_cuda_check(device, cudaStreamSynchronize(stream), what, err);
+    if (status != PD_OK) {
+        (void)cudaStreamSynchronize(stream);
+        cudaFree(*memory);
+        *memory = NULL;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ opening --- */
+
+static pd_cuda_layout layout_of(const pd_layout *layout)
+{
+    pd_cuda_layout out;
+    out.codes = (uint32_t)layout->codes;
+    out.scale = (uint32_t)layout->scale;
+    out.term = (uint32_t)layout->term;
+    out.ids = (uint32_t)layout->ids;
+    out.bytes = (uint32_t)layout->bytes;
+    out.floats = (uint32_t)layout->floats;
+    out.keys = (uint32_t)layout->keys;
+    out.page_bytes = (uint32_t)layout->page_bytes;
+    out.refine_bytes = (uint32_t)layout->refine_bytes;
+    out.dim4 = layout->dim4;
+    return out;
+}
+
+void pd_cuda_view_of(const pd_shape *shape, const pd_layout *layout, pd_cuda_view *view)
+{
+    memset(view, 0, sizeof *view);
+    view->metric = shape->metric;
+    view->code = shape->code;
+    view->refine = shape->refine;
+    view->dim = shape->dim;
+    view->dim16 = pd_dim16(shape->dim);
+    view->width = shape->dim;
+    view->nlist = shape->nlist ? shape->nlist : 1;
+    view->listed = shape->nlist > 0;
+    view->nbytes = shape->nbytes;
+    view->nfloats = shape->nfloats;
+    view->nkeys = shape->nkeys;
+    view->weights = layout->weights;
+    view->layout = layout_of(layout);
+}
+
+/* Where the pages of a run lie, in units of 64 bytes. */
+static void fill_page_at(const pd_run *run, uint32_t npages, uint32_t *at)
+{
+    for (uint32_t p = 0; p < npages && run->nchunks; p++) {
+        uint32_t chunk = p / run->pages_per_chunk;
+        size_t offset = (size_t)run->chunks[chunk] * PD_CHUNK_BYTES +
+                        (size_t)(p - chunk * run->pages_per_chunk) * run->page_bytes;
+        at[p] = (uint32_t)(offset / 64);
+    }
+}
+
+static pd_status place_tables(pd_cuda_index *index, pd_error *err)
+{
+    const pd_index *base = &index->host.base;
+    pd_cuda_view *view = &index->view;
+    size_t npages = base->npages, words = npages * sizeof(uint32_t);
+    int refine = index->host.refine.nchunks > 0, look_up = !view->listed;
+    uint32_t *host = (uint32_t *)calloc(npages * 3 + 2, sizeof *host);
+    if (!host) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", index->host.name);
+    uint32_t *page_at = host, *refine_at = host + npages, *pages = host + 2 * npages;
+    uint32_t offsets[2] = {0, base->npages};
+    fill_page_at(&index->host.main, base->npages, page_at);
+    fill_page_at(&index->host.refine, base->npages, refine_at);
+    for (uint32_t p = 0; p < base->npages; p++)
+        pages[p] = p;
+    size_t summaries = npages * index->host.blocks.columns * sizeof(uint64_t);
+    const void *unused = NULL;
+    const piece pieces[] = {
+        {page_at, words, (const void **)&view->page_at},
+        {refine_at, refine ? words : 0, refine ? (const void **)&view->refine_at : &unused},
+        {NULL, summaries, (const void **)&view->block_pages},
+        {base->shape.sizes, sizeof base->shape.sizes, (const void **)&view->sizes},
+        {base->layout.weight_at, sizeof base->layout.weight_at, (const void **)&view->weight_at},
+        /* A look-up table is one list that holds every page. */
+        {offsets, look_up ? sizeof offsets : 0, look_up ? (const void **)&view->offsets : &unused},
+        {pages, look_up ? words : 0, look_up ? (const void **)&view->pages : &unused},
+        {NULL, look_up ? words : 0, look_up ? (const void **)&view->page_list : &unused},
+    };
+    pd_status status = place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
+                             "taking the tables of an index", &index->tables, err);
+    free(host);
+    return status == PD_OK ? status : pd_prefix(err, "%s", index->host.name);
+}
+
+/* Only the terms: what else an empty page holds is never looked at. A thread a row. */
+__global__ static void empty_pages(pd_cuda_view view, unsigned char *slab, uint32_t npages)
+{
+    uint64_t at = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    uint32_t page = (uint32_t)(at / PD_PAGE_ROWS);
+    if (page >= npages) return;
+    float *term = (float *)(slab + (size_t)view.page_at[page] * 64 + view.layout.term);
+    term[at % PD_PAGE_ROWS] = -INFINITY;
+}
+
+static pd_status take_runs(pd_cuda_device *device, pd_cuda_index *index, const pd_index_spec *spec,
+                           pd_error *err)
+{
+    const pd_layout *layout = &index->host.base.layout;
+    pd_slab *slab = &device->slab;
+    uint64_t need = (uint64_t)pd_run_chunks(layout->page_bytes, spec->npages) +
+                    pd_run_chunks(layout->refine_bytes, spec->npages);
+    char want[PD_SIZE_TEXT], have[PD_SIZE_TEXT], all[PD_SIZE_TEXT];
+    if (need > slab->free)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s needs %s of device memory, %s of %s is free",
+                       index->host.name, pd_size_text(need * PD_CHUNK_BYTES, want),
+                       pd_size_text((uint64_t)slab->free * PD_CHUNK_BYTES, have),
+                       pd_size_text((uint64_t)slab->chunks * PD_CHUNK_BYTES, all));
+    pd_status status = pd_run_take(slab, &index->host.main, layout->page_bytes, spec->npages, err);
+    if (status == PD_OK)
+        status = pd_run_take(slab, &index->host.refine, layout->refine_bytes, spec->npages, err);
+    return status;
+}
+
+/* What closing undoes; a half-opened index is closed by it too. */
+void pd_cuda_index_close(pd_index *base)
+{
+    pd_cuda_index *index = (pd_cuda_index *)base;
+    (void)cudaSetDevice(index->device->ordinal);
+    if (index->stream) {
+        (void)cudaStreamSynchronize(index->stream);
+        cudaStreamDestroy(index->stream);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        if (index->stages[i].sent) cudaEventDestroy(index->stages[i].sent);
+        if (index->stages[i].data) cudaFreeHost(index->stages[i].data);
+    }
+    if (index->written) cudaEventDestroy(index->written);
+    if (index->tables) cudaFree(index->tables);
+    if (index->lists) cudaFree(index->lists);
+    pd_host_index_close(base); /* frees the struct */
+}
+
+static pd_status open_parts(pd_cuda_device *device, pd_cuda_index *index, const pd_index_spec *spec,
+                            pd_error *err)
+{
+    pd_status status = take_runs(device, index, spec, err);
+    if (status == PD_OK) status = pd_blocks_open(&index->host.blocks, &spec->shape, spec->npages, err);
+    if (status == PD_OK)
+        status = pd_cuda_check(device, cudaStreamCreateWithFlags(&index->stream, cudaStreamNonBlocking),
+                               "making a stream", err);
+    if (status == PD_OK)
+        status = pd_cuda_check(device, cudaEventCreateWithFlags(&index->written, cudaEventDisableTiming),
+                               "making an event", err);
+    if (status != PD_OK) return status;
+    index->view.slab = device->slab.base;
+    index->view.npages = spec->npages;
+    index->view.block_columns = index->host.blocks.columns;
+    status = place_tables(index, err);
+    if (status != PD_OK || spec->npages == 0) return status;
+    status = pd_cuda_check(device,
+                           PD_LAUNCH(empty_pages, pd_blocks_of((size_t)spec->npages * PD_PAGE_ROWS, 256), 256,
+                                     0, index->stream, index->view, device->slab.base, spec->npages),
+                           "emptying pages", err);
+    if (status == PD_OK)
+        status = pd_cuda_check(device, cudaStreamSynchronize(index->stream), "emptying pages", err);
+    return status;
+}
+
+pd_status pd_cuda_index_open(pd_device *base, const pd_index_spec *spec, pd_index **out, pd_error *err)
+{
+    pd_cuda_device *device = (pd_cuda_device *)base;
+    pd_layout layout;
+    pd_status status = pd_cuda_enter(device, err);
+    if (status == PD_OK) status = pd_layout_of(&spec->shape, &layout, err);
+    if (status != PD_OK) return status;
+    const char *name = spec->name ? spec->name : "the index";
+    if (spec->shape.nlist == 0 && spec->shape.code == PD_CODE_I8)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%s: i8 codes are residuals and need lists", name);
+    pd_cuda_index *index = (pd_cuda_index *)calloc(1, sizeof *index);
+    if (!index) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", name);
+    index->device = device;
+    index->host.base.backend = &pd_backend_cuda;
+    index->host.base.shape = spec->shape;
+    index->host.base.layout = layout;
+    index->host.base.npages = spec->npages;
+    index->host.slab = &device->slab;
+    snprintf(index->host.name, sizeof index->host.name, "%s", name);
+    pd_cuda_view_of(&spec->shape, &layout, &index->view);
+    status = open_parts(device, index, spec, err);
+    if (status != PD_OK) {
+        pd_cuda_index_close(&index->host.base);
+        return status;
+    }
+    *out = &index->host.base;
+    return PD_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- windows --- */
+
+/* A window holds at most a chunk of pages. Behind it lie their summaries, 8 bytes a byte column where the page itself has 32, and
+ * so never more than a quarter of a chunk. */
+#define STAGE_BYTES (PD_CHUNK_BYTES + PD_CHUNK_BYTES / 4)
+
+static pd_status ready_stage(pd_cuda_index *index, pd_cuda_stage *stage, pd_error *err)
+{
+    pd_cuda_device *device = index->device;
+    pd_status status = PD_OK;
+    if (!stage->data) {
+        void *data = NULL;
+        status = pd_cuda_check(device, cudaMallocHost(&data, STAGE_BYTES), "taking pinned memory for windows",
+                               err);
+        stage->data = (unsigned char *)data;
+    }
+    if (status == PD_OK && !stage->sent)
+        status = pd_cuda_check(device, cudaEventCreateWithFlags(&stage->sent, cudaEventDisableTiming),
+                               "making an event", err);
+    if (status == PD_OK && stage->busy) {
+        status = pd_cuda_check(device, cudaEventSynchronize(stage->sent), "copying pages in", err);
+        stage->busy = status != PD_OK;
+    }
+    return status;
+}
+
+pd_status pd_cuda_window(pd_index *base, pd_page_kind kind, uint32_t first, uint32_t count, void **memory,
+                         uint32_t *got, pd_error *err)
+{
+    pd_cuda_index *index = (pd_cuda_index *)base;
+    pd_status status = pd_cuda_enter(index->device, err);
+    if (status != PD_OK) return status;
+    void *unused = NULL; /* where the pages lie on the device */
+    status = pd_host_page_window(base, kind, first, count, &unused, got, err);
+    if (status != PD_OK) return status;
+    status = ready_stage(index, &index->stages[index->stage], err);
+    if (status != PD_OK) {
+        index->host.window_open = 0;
+        return pd_prefix(err, "%s", index->host.name);
+    }
+    *memory = index->stages[index->stage].data;
+    return PD_OK;
+}
+
+/* Summaries of the window's pages, and of the lists that they belong to. Returns the bytes behind the pages. */
+static size_t summarise(pd_cuda_index *index, unsigned char *data, size_t page_bytes)
+{
+    pd_host_index *host = &index->host;
+    pd_blocks *blocks = &host->blocks;
+    for (uint32_t i = 0; i < host->window_count; i++) {
+        uint32_t page = host->window_first + i;
+        pd_blocks_page(blocks, &host->base.layout, page, data + i * page_bytes);
+        uint32_t list = host->page_list ? host->page_list[page] : PD_NO_LIST;
+        if (list == PD_NO_LIST || blocks->columns == 0) continue;
+        pd_blocks_add(blocks, list, page);
+        if (index->dirty_high == 0 || list < index->dirty_low) index->dirty_low = list;
+        if (list >= index->dirty_high) index->dirty_high = list + 1;
+    }
+    size_t bytes = (size_t)host->window_count * blocks->columns * sizeof(uint64_t);
+    memcpy(data + host->window_count * page_bytes,
+           blocks->pages + (size_t)host->window_first * blocks->columns, bytes);
+    return bytes;
+}
+
+pd_status pd_cuda_commit(pd_index *base, pd_error *err)
+{
+    pd_cuda_index *index = (pd_cuda_index *)base;
+    pd_cuda_device *device = index->device;
+    pd_host_index *host = &index->host;
+    if (!host->window_open)
+        return pd_fail(err, PD_FAILED_PRECONDITION, "%s: no window of pages is open", host->name);
+    host->window_open = 0;
+    pd_status status = pd_cuda_enter(device, err);
+    if (status != PD_OK) return status;
+    const pd_run *run = host->window_kind == PD_PAGES_REFINE ? &host->refine : &host->main;
+    pd_cuda_stage *stage = &index->stages[index->stage];
+    size_t bytes = host->window_count * run->page_bytes;
+    /* A window never crosses a chunk, so that its pages lie side by side on the device as well. */
+    status = pd_cuda_check(device,
+                           cudaMemcpyAsync(pd_run_page(host->slab, run, host->window_first), stage->data,
+                                           bytes, cudaMemcpyHostToDevice, index->stream),
+                           "copying pages in", err);
+    if (status == PD_OK && host->window_kind == PD_PAGES_MAIN) {
+        size_t more = summarise(index, stage->data, run->page_bytes);
+        uint64_t *to =
+            (uint64_t *)index->view.block_pages + (size_t)host->window_first * host->blocks.columns;
+        if (more)
+            status = pd_cuda_check(
+                device, cudaMemcpyAsync(to, stage->data + bytes, more, cudaMemcpyHostToDevice, index->stream),
+                "copying summaries in", err);
+    }
+    if (status == PD_OK)
+        status = pd_cuda_check(device, cudaEventRecord(stage->sent, index->stream), "copying pages in", err);
+    if (status == PD_OK)
+        status =
+            pd_cuda_check(device, cudaEventRecord(index->written, index->stream), "copying pages in", err);
+    stage->busy = status == PD_OK;
+    index->stage ^= 1;
+    return status;
+}
+
+/* Lists whose summaries have grown since they were copied, before a search relies on them. */
+pd_status pd_cuda_settle(pd_cuda_index *index, cudaStream_t stream, pd_error *err)
+{
+    pd_cuda_device *device = index->device;
+    uint32_t columns = index->host.blocks.columns;
+    pd_status status =
+        pd_cuda_check(device, cudaStreamWaitEvent(stream, index->written, 0), "waiting for pages", err);
+    if (status != PD_OK || index->dirty_high == 0) return status;
+    size_t first = (size_t)index->dirty_low * columns,
+           words = (size_t)(index->dirty_high - index->dirty_low) * columns;
+    status = pd_cuda_check(device,
+                           cudaMemcpyAsync((uint64_t *)index->view.block_lists + first,
+                                           index->host.blocks.lists + first, words * sizeof(uint64_t),
+                                           cudaMemcpyHostToDevice, stream),
+                           "copying summaries in", err);
+    if (status == PD_OK) index->dirty_low = index->dirty_high = 0;
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------- lists --- */
+
+/* What host.c makes of lists, in a host index of its own beside the one that serves. */
+static pd_host_index *fresh_lists(const pd_cuda_index *index, const pd_lists *lists, pd_status *status,
+                                  pd_error *err)
+{
+    pd_host_index *fresh = (pd_host_index *)calloc(1, sizeof *fresh);
+    if (!fresh) {
+        *status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for lists", index->host.name);
+        return NULL;
+    }
+    fresh->base = index->host.base;
+    fresh->slab = index->host.slab;
+    fresh->blocks = index->host.blocks;
+    fresh->blocks.lists = NULL;
+    memcpy(fresh->name, index->host.name, sizeof fresh->name);
+    *status = pd_host_set_lists(&fresh->base, lists, err);
+    return fresh;
+}
+
+/* Frees the lists of a host index that owns no pages and whose page summaries are another's. */
+static void drop_lists(pd_host_index *host)
+{
+    if (!host) return;
+    memset(&host->main, 0, sizeof host->main);
+    memset(&host->refine, 0, sizeof host->refine);
+    host->blocks.pages = NULL;
+    pd_host_index_close(&host->base);
+}
+
+static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, pd_cuda_view *view,
+                             void **memory, pd_error *err)
+{
+    const pd_shape *shape = &fresh->base.shape;
+    size_t nlist = shape->nlist, words = sizeof(uint32_t), dim16 = pd_dim16(shape->dim);
+    size_t histograms = fresh->histograms ? fresh->base.layout.weights * nlist * sizeof(float) : 0;
+    const void *unused = NULL;
+    const piece pieces[] = {
+        {fresh->offsets, (nlist + 1) * words, (const void **)&view->offsets},
+        {fresh->pages, fresh->offsets[nlist] * words, (const void **)&view->pages},
+        {fresh->page_list, fresh->base.npages * words, (const void **)&view->page_list},
+        {fresh->centroids, nlist * dim16 * sizeof(float), (const void **)&view->centroids},
+        {fresh->coarse_pages, (size_t)pd_pages_for(nlist) * fresh->coarse.page_bytes,
+         (const void **)&view->coarse_pages},
+        {fresh->mean, dim16 * sizeof(float), (const void **)&view->mean},
+        {fresh->histograms, histograms, histograms ? (const void **)&view->histograms : &unused},
+        {fresh->blocks.lists, nlist * fresh->blocks.columns * sizeof(uint64_t),
+         (const void **)&view->block_lists},
+        {fresh->tied, sizeof fresh->tied, (const void **)&view->tied},
+    };
+    view->histograms = NULL;
+    view->beta = fresh->beta;
+    view->coarse = layout_of(&fresh->coarse);
+    return place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
+                 "taking the lists of an index", memory, err);
+}
+
+/* The lists change places: host keeps its pages and their summaries, and takes the lists of fresh; fresh takes the old ones. */
+static void swap_lists(pd_host_index *host, pd_host_index *fresh)
+{
+    pd_host_index old = *host;
+    *host = *fresh;
+    host->main = old.main;
+    host->refine = old.refine;
+    host->window_open = old.window_open;
+    host->window_kind = old.window_kind;
+    host->window_first = old.window_first;
+    host->window_count = old.window_count;
+    *fresh = old;
+}
+
+pd_status pd_cuda_set_lists(pd_index *base, const pd_lists *lists, pd_error *err)
+{
+    pd_cuda_index *index = (pd_cuda_index *)base;
+    pd_status status = pd_cuda_enter(index->device, err);
+    if (status != PD_OK) return status;
+    pd_host_index *fresh = fresh_lists(index, lists, &status, err);
+    pd_cuda_view view = index->view;
+    void *memory = NULL;
+    if (status == PD_OK) status = place_lists(index, fresh, &view, &memory, err);
+    if (status == PD_OK) {
+        swap_lists(&index->host, fresh);
+        if (index->lists) cudaFree(index->lists);
+        index->lists = memory;
+        index->view = view;
+        index->dirty_low = index->dirty_high = 0;
+        status = pd_cuda_check(index->device, cudaEventRecord(index->written, index->stream),
+                               "copying lists in", err);
+    }
+    drop_lists(fresh);
+    return status;
+}

@@ -1,0 +1,24 @@
+/* The plug-in: its one exported symbol is pd_backend_cuda, which kernels/backend.c looks up after dlopen. */
+#include "cuda.h"
+
+extern "C" {
+extern const __attribute__((visibility("default"))) pd_backend pd_backend_cuda;
+const pd_backend pd_backend_cuda = {
+    "cuda",
+    pd_cuda_open,
+    pd_cuda_close,
+    pd_cuda_info,
+    pd_cuda_index_open,
+    pd_cuda_index_close,
+    pd_cuda_window,
+    pd_cuda_commit,
+    pd_cuda_set_lists,
+    pd_cuda_search,
+    pd_cuda_gather,
+    pd_cuda_exact_begin,
+    pd_cuda_exact_block,
+    pd_cuda_exact_end,
+    pd_cuda_assign,
+    pd_cuda_train,
+};
+}
