@@ -120,8 +120,13 @@ typedef struct pd_cuda_view {
     const uint32_t *page_list; /* [npages], PD_NO_LIST (a look-up table: all 0) */
     const float *centroids;    /* [nlist][dim16] */
     const unsigned char
-        *coarse_pages;       /* [pages for nlist][coarse.page_bytes] i8 codes of the centroids (score.h) */
-    const float *mean;       /* [dim16] of the centroids */
+        *coarse_pages; /* [pages for nlist][coarse.page_bytes] i8 codes of the centroids (score.h) */
+    const float *mean; /* [dim16] of the centroids */
+    /* Where codes have fewer dimensions than rows (project.h): the pages of directions, which are i8 codes of dim dimensions
+     * ([pages for width][projected.page_bytes]; NULL: codes have all dimensions), and p(m) [width]. */
+    const unsigned char *projection;
+    pd_cuda_layout projected;
+    const float *mean_out;
     const float *histograms; /* [weights][nlist]; NULL: none */
     float beta;
     const uint8_t *tied;         /* [PD_MAX_BYTES] columns whose values follow the lists */

@@ -77,7 +77,7 @@ void pd_cuda_view_of(const pd_shape *shape, const pd_layout *layout, pd_cuda_vie
     view->refine = shape->refine;
     view->dim = shape->dim;
     view->dim16 = pd_dim16(shape->dim);
-    view->width = shape->dim;
+    view->width = layout->code_dim;
     view->nlist = shape->nlist ? shape->nlist : 1;
     view->listed = shape->nlist > 0;
     view->nbytes = shape->nbytes;
@@ -390,6 +390,7 @@ static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, p
     const pd_shape *shape = &fresh->base.shape;
     size_t nlist = shape->nlist, words = sizeof(uint32_t), dim16 = pd_dim16(shape->dim);
     size_t histograms = fresh->histograms ? fresh->base.layout.weights * nlist * sizeof(float) : 0;
+    const pd_projection *p = fresh->projection;
     const void *unused = NULL;
     const piece pieces[] = {
         {fresh->offsets, (nlist + 1) * words, (const void **)&view->offsets},
@@ -399,6 +400,10 @@ static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, p
         {fresh->coarse_pages, (size_t)pd_pages_for(nlist) * fresh->coarse.page_bytes,
          (const void **)&view->coarse_pages},
         {fresh->mean, dim16 * sizeof(float), (const void **)&view->mean},
+        {p ? p->pages : NULL, p ? (size_t)pd_pages_for(p->code_dim) * p->layout.page_bytes : 0,
+         p ? (const void **)&view->projection : &unused},
+        {p ? p->mean_out : NULL, p ? p->code_dim * sizeof(float) : 0,
+         p ? (const void **)&view->mean_out : &unused},
         {fresh->histograms, histograms, histograms ? (const void **)&view->histograms : &unused},
         {fresh->blocks.lists, nlist * fresh->blocks.columns * sizeof(uint64_t),
          (const void **)&view->block_lists},
@@ -407,6 +412,7 @@ static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, p
     view->histograms = NULL;
     view->beta = fresh->beta;
     view->coarse = layout_of(&fresh->coarse);
+    if (p) view->projected = layout_of(&p->layout);
     return place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
                  "taking the lists of an index", memory, err);
 }
