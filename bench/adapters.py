@@ -1,12 +1,14 @@
 """The libraries that bench/peers.py measures, one class each.
 
-A peer says choices() to build by; build(choice, path) builds, and saves a graph to path where one is given, load(choice, path)
-brings it back; tries() are choices of searching; range(k) is that of its one search parameter; set(try, value, k) sets it;
+A peer says choices() to build by; build(choice) builds; save(path) and load(choice, path), where they exist, keep it and bring it
+back; tries() are choices of searching, least work first; range(k) is that of its one search parameter; set(try, value, k) sets it;
 search(queries, k) gives ids and similarities (higher is better, best first; -1 where there is no answer); threads(n), where it
 exists, sets how many it uses. `about` says which build of which version this is. data has rows, metric, threads and build_threads.
 """
+import hashlib
 import importlib.metadata
 import os
+import time
 
 import numpy as np
 
@@ -34,12 +36,13 @@ class Hnswlib:
     def open(self):
         return self.lib.Index("l2" if self.data.l2 else "ip", self.data.dim)
 
-    def build(self, choice, path):
+    def build(self, choice):
         self.index = self.open()
         self.index.init_index(self.data.rows, M=choice["M"], ef_construction=choice["efConstruction"], random_seed=1)
         self.index.add_items(self.data.base, num_threads=self.data.build_threads)
-        if path:
-            self.index.save_index(path)
+
+    def save(self, path):
+        self.index.save_index(path)
 
     def load(self, choice, path):
         self.index = self.open()
@@ -73,9 +76,6 @@ class Faiss:
     def tries(self):
         return [{}]
 
-    def load(self, choice, path):
-        self.index = self.lib.read_index(path)
-
     def search(self, queries, k):
         scores, ids = self.index.search(queries, k)
         return ids, -scores if self.data.l2 else scores
@@ -87,13 +87,17 @@ class FaissHnsw(Faiss):
     def choices(self):
         return [{"M": 16, "efConstruction": 200}, {"M": 32, "efConstruction": 200}]
 
-    def build(self, choice, path):
+    def build(self, choice):
         metric = self.lib.METRIC_L2 if self.data.l2 else self.lib.METRIC_INNER_PRODUCT
         self.index = self.lib.IndexHNSWFlat(self.data.dim, choice["M"], metric)
         self.index.hnsw.efConstruction = choice["efConstruction"]
         self.index.add(self.data.base)
-        if path:
-            self.lib.write_index(self.index, path)
+
+    def save(self, path):
+        self.lib.write_index(self.index, path)
+
+    def load(self, choice, path):
+        self.index = self.lib.read_index(path)
 
     def range(self, k):
         return k, 20000
@@ -109,14 +113,31 @@ class FaissIvf(Faiss):
     def choices(self):
         return [{"nlist": lists(self.data.rows, f), "codes": c} for f in (1.0, 0.5, 2.0) for c in self.codes]
 
-    def build(self, choice, path):
+    def build(self, choice):
         metric = self.lib.METRIC_L2 if self.data.l2 else self.lib.METRIC_INNER_PRODUCT
         self.index = self.lib.index_factory(self.data.dim, self.factory(choice), metric)
         self.ivf = self.lib.extract_index_ivf(self.index)
         # A training that costs a third of FAISS's default and leaves recall where it was.
         self.ivf.cp.niter, self.ivf.cp.max_points_per_centroid = 10, 128
+        self.centroids()
         self.index.train(self.data.base)
         self.index.add(self.data.base)
+
+    def centroids(self):
+        """Trains the lists, or takes those that an index of as many lists was given, for which trained_s accounts."""
+        self.trained_s = 0.0
+        key = hashlib.sha256(f"{self.about} {self.ivf.nlist} {self.data.digest()}".encode()).hexdigest()[:16]
+        path = os.path.join(self.data.cache, f"centroids-{key}.npz")
+        if self.data.cache and os.path.exists(path):
+            kept = np.load(path)
+            self.trained_s = float(kept["seconds"])
+            self.ivf.quantizer.add(kept["centroids"])
+            return
+        start = time.perf_counter()
+        rows = np.ascontiguousarray(self.data.base)
+        self.ivf.train_q1(len(rows), self.lib.swig_ptr(rows), False, self.ivf.metric_type)
+        if self.data.cache:
+            np.savez(path, centroids=self.ivf.quantizer.reconstruct_n(0, self.ivf.nlist), seconds=time.perf_counter() - start)
 
     def factory(self, choice):
         return f"IVF{choice['nlist']},{choice['codes']}"
@@ -165,7 +186,7 @@ class Scann:
     def choices(self):
         return [{"num_leaves": lists(self.data.rows, f), "block": b} for b in (2, 4) for f in (0.5, 1.0)]
 
-    def build(self, choice, path):
+    def build(self, choice):
         self.leaves = choice["num_leaves"]
         measure = "squared_l2" if self.data.l2 else "dot_product"
         threshold = float("nan") if self.data.l2 else 0.2
@@ -173,6 +194,14 @@ class Scann:
         builder = builder.tree(self.leaves, min(100, self.leaves), training_sample_size=min(self.data.rows, 250000))
         builder = builder.score_ah(choice["block"], anisotropic_quantization_threshold=threshold).reorder(100)
         self.index = builder.set_n_training_threads(self.data.build_threads).build()
+
+    def save(self, path):
+        os.makedirs(path)
+        self.index.serialize(path)
+
+    def load(self, choice, path):
+        self.leaves = choice["num_leaves"]
+        self.index = self.lib.load_searcher(path)
 
     def tries(self):
         return [{"reorder": r} for r in (3, 5, 10, 20, 40)]
@@ -202,12 +231,13 @@ class Usearch:
     def choices(self):
         return [{"M": 16, "efConstruction": 200, "dtype": t} for t in ("f32", "f16")]
 
-    def build(self, choice, path):
+    def build(self, choice):
         self.index = self.open(ndim=self.data.dim, metric="l2sq" if self.data.l2 else "ip", dtype=choice["dtype"],
                                connectivity=choice["M"], expansion_add=choice["efConstruction"])
         self.index.add(np.arange(self.data.rows, dtype=np.uint64), self.data.base, threads=self.data.build_threads)
-        if path:
-            self.index.save(path)
+
+    def save(self, path):
+        self.index.save(path)
 
     def load(self, choice, path):
         self.index = self.open.restore(path)
@@ -242,7 +272,7 @@ class Svs:
     def choices(self):
         return [{"degree": 32, "build window": 128, "rows": kind} for kind in self.kinds]
 
-    def build(self, choice, path):
+    def build(self, choice):
         svs, self.index = self.lib, None
         self.distance = svs.DistanceType.L2 if self.data.l2 else svs.DistanceType.MIP
         parameters = svs.VamanaBuildParameters(alpha=1.2 if self.data.l2 else 0.95, graph_max_degree=choice["degree"],
@@ -251,11 +281,16 @@ class Svs:
         if choice["rows"] == "f16":
             rows = rows.astype(np.float16)
         self.index = svs.Vamana.build(parameters, rows, self.distance, num_threads=self.data.build_threads)
-        if path or choice["rows"].startswith("lvq"):
-            where = path or os.path.join(self.data.folder, "svs")
-            self.index.save(*(os.path.join(where, part) for part in ("config", "graph", "data")))
-            if choice["rows"].startswith("lvq"):
-                self.load(choice, where)
+        if choice["rows"].startswith("lvq"):  # compressed as it is read
+            where = os.path.join(self.data.folder, "svs")
+            self.save(where)
+            self.load(choice, where)
+
+    def save(self, path):
+        parts = [os.path.join(path, part) for part in ("config", "graph", "data")]
+        for part in parts:
+            os.makedirs(part, exist_ok=True)
+        self.index.save(*parts)
 
     def load(self, choice, path):
         svs = self.lib

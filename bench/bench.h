@@ -33,6 +33,7 @@ typedef struct bench_options {
     pd_metric metric;
     uint32_t k, threads, build_threads, nlist, code_dim, queries; /* queries: at most; 0: all */
     uint32_t batches[BENCH_MAX_BATCHES], nbatches;
+    uint32_t fused_batches[BENCH_MAX_BATCHES], nfused_batches; /* with context; 0: as batches */
     const char *backend, *isa, *code, *refine;
     float recalls[BENCH_MAX_TARGETS];
     uint32_t nrecalls;

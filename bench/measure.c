@@ -106,9 +106,20 @@ static pd_status add_cases(bench_pados *p, bench_ask *ask, const char *system, c
     return PD_OK;
 }
 
+/* With context or without. */
+static const uint32_t *batches_of(const bench_pados *p, const bench_context *context, uint32_t *count)
+{
+    const bench_options *o = p->options;
+    int own = context && o->nfused_batches;
+    *count = own ? o->nfused_batches : o->nbatches;
+    return own ? o->fused_batches : o->batches;
+}
+
 static pd_status prepare_targets(bench_pados *p, const bench_context *context, pd_error *err)
 {
     const bench_options *o = p->options;
+    uint32_t nbatches;
+    const uint32_t *batches = batches_of(p, context, &nbatches);
     pd_status status = PD_OK;
     for (uint32_t t = 0; !status && t < o->nrecalls; t++) {
         bench_ask *ask;
@@ -122,7 +133,7 @@ static pd_status prepare_targets(bench_pados *p, const bench_context *context, p
             snprintf(setting, sizeof setting, "nprobe %.0f s %.2f", bench_ask_nprobe(ask), spread);
         else
             snprintf(setting, sizeof setting, "nprobe %.0f", bench_ask_nprobe(ask));
-        status = add_cases(p, ask, "pados", setting, o->recalls[t], 0, o->batches, o->nbatches, err);
+        status = add_cases(p, ask, "pados", setting, o->recalls[t], 0, batches, nbatches, err);
     }
     return status;
 }
@@ -133,7 +144,8 @@ static pd_status prepare_equal_probes(bench_pados *p, const bench_context *conte
     bench_ask *plain, *ask;
     pd_status status = bench_ask_open(p, NULL, 1, p->data->k, 0.95f, &plain, err);
     if (status) return status;
-    uint32_t nprobe = plain->queries[0].nprobe, depth = plain->queries[0].depth;
+    uint32_t nprobe = plain->queries[0].nprobe, depth = plain->queries[0].depth, nbatches;
+    const uint32_t *batches = batches_of(p, context, &nbatches);
     bench_ask_close(plain);
     status = bench_ask_open(p, context, p->data->nqueries, p->data->k, 0, &ask, err);
     if (status) return status;
@@ -143,8 +155,7 @@ static pd_status prepare_equal_probes(bench_pados *p, const bench_context *conte
     }
     char setting[48];
     snprintf(setting, sizeof setting, "nprobe %u", nprobe);
-    return add_cases(p, ask, "pados-equal-probes", setting, 0, 0, p->options->batches, p->options->nbatches,
-                     err);
+    return add_cases(p, ask, "pados-equal-probes", setting, 0, 0, batches, nbatches, err);
 }
 
 /* Over-fetching is what engines without weights in the scan must do: take the most similar rows, add the weights, sort. It
@@ -154,8 +165,9 @@ static pd_status prepare_overfetch(bench_pados *p, const bench_context *context,
 {
     const pd_version_info *info = pd_version_info_of(p->version);
     uint32_t depth = fetch > info->rows ? (uint32_t)info->rows : fetch;
-    /* Ten thousand hits a query are dear; a thousand queries, in smaller batches, tell as much. */
-    uint32_t count = p->data->nqueries < 1000 ? p->data->nqueries : 1000, batch = fetch > 1000 ? 256 : 1024;
+    /* Ten thousand hits a query are dear; some hundred queries, in batches as the peers have them, tell as much. */
+    uint32_t most = fetch > 1000 ? 200 : 500, batch = fetch > 1000 ? 64 : fetch > 500 ? 500 : 1024;
+    uint32_t count = p->data->nqueries < most ? p->data->nqueries : most;
     bench_ask *ask;
     pd_status status = bench_ask_open(p, context, count, depth, 0, &ask, err);
     if (status) return status;

@@ -38,6 +38,7 @@ static const char help[] =
     "with\n"
     "                                    probability TIE a row's value follows its list. Also over-fetches "
     "and re-ranks\n"
+    "         --fused-batch B,B,...      batches of cases with context (default: as --batch)\n"
     "         --attributes FILE.csv --schema FILE --profile FILE --contexts FILE.csv   a real profile "
     "instead\n"
     "output   --json FILE (one object a line, case and round, appended)\n"
@@ -69,16 +70,16 @@ static pd_status recalls(char *text, bench_options *o, pd_error *err)
     return PD_OK;
 }
 
-static pd_status batches(char *text, bench_options *o, pd_error *err)
+static pd_status batches(const char *name, char *text, uint32_t *sizes, uint32_t *count, pd_error *err)
 {
-    o->nbatches = 0;
+    *count = 0;
     for (char *save, *part = strtok_r(text, ",", &save); part; part = strtok_r(NULL, ",", &save)) {
         double value;
-        if (o->nbatches == BENCH_MAX_BATCHES)
-            return pd_fail(err, PD_INVALID_ARGUMENT, "--batch: more than %d sizes", BENCH_MAX_BATCHES);
-        pd_status status = number("batch", part, 1, 1e6, &value, err);
+        if (*count == BENCH_MAX_BATCHES)
+            return pd_fail(err, PD_INVALID_ARGUMENT, "--%s: more than %d sizes", name, BENCH_MAX_BATCHES);
+        pd_status status = number(name, part, 1, 1e6, &value, err);
         if (status) return status;
-        o->batches[o->nbatches++] = (uint32_t)value;
+        sizes[(*count)++] = (uint32_t)value;
     }
     return PD_OK;
 }
@@ -161,6 +162,7 @@ enum {
     SEED,
     WORK,
     FUSED,
+    FUSED_BATCH,
     ATTRIBUTES,
     SCHEMA,
     PROFILE,
@@ -198,6 +200,7 @@ static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"seed", 1, 0, SEED},
                                       {"work", 1, 0, WORK},
                                       {"fused", 1, 0, FUSED},
+                                      {"fused-batch", 1, 0, FUSED_BATCH},
                                       {"attributes", 1, 0, ATTRIBUTES},
                                       {"schema", 1, 0, SCHEMA},
                                       {"profile", 1, 0, PROFILE},
@@ -269,7 +272,9 @@ static pd_status one(int option, const char *name, bench_options *o, pd_error *e
     case RECALL:
         return recalls(optarg, o, err);
     case BATCH:
-        return batches(optarg, o, err);
+        return batches(name, optarg, o->batches, &o->nbatches, err);
+    case FUSED_BATCH:
+        return batches(name, optarg, o->fused_batches, &o->nfused_batches, err);
     case BACKEND:
         o->backend = optarg;
         return PD_OK;

@@ -9,13 +9,16 @@ The rules, the same for every peer:
 - A few build and search choices that its users would try are tried; at each recall target the fastest one is kept, so a peer
   may answer different targets from different indexes. The choice is the record's "setting".
 - Its search parameter (nprobe, ef, leaves) is the smallest that reaches the target on the very queries that are timed, found by
-  bisection: a peer is tuned on the test, Pados is not.
+  bisection on the first TUNING_QUERIES of them and held to all: a peer is tuned on the test, Pados is not.
+- Where a peer re-orders its best candidates, depths are tried from the least up, until one more is slower at every target.
 - Batches are as Pados has them: queries in rotation, every batch full, timed for --seconds a round.
 - Where the score has context weights, a peer over-fetches: the smallest fetch of FETCHES and the smallest parameter with which
   the re-ranked answers reach the target. Re-ranking is vectorised numpy over the similarities that the peer returned, and is
-  timed with the search. If even the largest fetch misses, that is said ("reached": false).
+  timed with the search. What a fetch can reach at best is known from the exact ranks of the right answers, so that no time goes
+  into those that cannot; if even the largest misses, that is measured and said ("reached": false).
 
-Large graphs are kept in --cache with the time they took to build, since building them is most of a run.
+Graphs, ScaNN's index and FAISS's centroids are kept in --cache with the time they took: building is most of a run. What comes
+from there counts with the time of that build.
 """
 import argparse
 import hashlib
@@ -26,7 +29,8 @@ import sys
 import time
 
 FETCHES = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-TUNING_QUERIES = 2000  # bisection looks at so many; the value found is held to all of them
+TUNING_QUERIES = 1000  # bisection looks at so many; the value found is held to all of them
+RANKED_QUERIES = 500  # so many are ranked against all rows, to know what a fetch can reach
 
 
 def arguments():
@@ -42,7 +46,7 @@ def arguments():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--turns", action="store_true", help="each round waits for a line on stdin")
     p.add_argument("--choices", default="", help="comma list of build choices to try, by number; default all")
-    p.add_argument("--cache", default="", help="folder for graphs that took long to build")
+    p.add_argument("--cache", default="", help="folder for what took long to build")
     p.add_argument("--json", default="")
     return p.parse_args()
 
@@ -59,7 +63,7 @@ OPTIONS = arguments()
 pin(OPTIONS.build_threads)
 import numpy as np  # noqa: E402  (after pin)
 
-from adapters import PEERS, FaissIvf, Svs  # noqa: E402
+from adapters import PEERS  # noqa: E402
 
 
 class Data:
@@ -74,6 +78,10 @@ class Data:
         self.truth = np.load(os.path.join(folder, "truth.npy"))
         self.rows, self.dim = self.base.shape
         self.threads, self.build_threads = OPTIONS.threads, OPTIONS.build_threads
+        self.cache = os.path.abspath(OPTIONS.cache) if OPTIONS.cache else ""
+        if self.cache:
+            os.makedirs(self.cache, exist_ok=True)
+        self.squares = None
         if self.spreads:
             self.bytes = np.ascontiguousarray(np.load(os.path.join(folder, "bytes.npy")).T)  # a row a column
 
@@ -85,6 +93,27 @@ class Data:
     def context(self, i):
         load = lambda name: np.load(os.path.join(self.folder, f"{name}_{i}.npy"))
         return load("weights"), load("fused")
+
+    def within(self, i):
+        """The share of context i's right answers that the exact most similar F rows hold, for each F of FETCHES."""
+        path = os.path.join(self.folder, f"within_{i}.npy")
+        if not os.path.exists(path):
+            truth = np.load(os.path.join(self.folder, f"fused_{i}.npy"))[:RANKED_QUERIES]
+            queries, at_once = self.queries[:len(truth)], max(1, 20_000_000 // self.rows)
+            ranks = [self.ranks(queries[at:at + at_once], truth[at:at + at_once]) for at in range(0, len(truth), at_once)]
+            ranks = np.concatenate(ranks)[truth >= 0]
+            np.save(path, np.array([(ranks < fetch).mean() for fetch in FETCHES]))
+        return np.load(path)
+
+    def ranks(self, queries, rows):
+        """How many rows are more similar to each query than each of rows[query]: one product with all rows."""
+        if self.squares is None and self.l2:
+            self.squares = np.einsum("ij,ij->i", self.base, self.base)
+        scores = queries @ self.base.T
+        if self.l2:
+            scores = 2 * scores - self.squares
+        mine = np.take_along_axis(scores, np.maximum(rows, 0), axis=1)
+        return np.stack([(scores > mine[:, j:j + 1]).sum(axis=1) for j in range(rows.shape[1])], axis=1)
 
     def digest(self):
         h = hashlib.sha256(np.ascontiguousarray(self.base[:: max(1, self.rows // 1000)]).tobytes())
@@ -115,22 +144,24 @@ class Built:
         self.peer = make(data)
         self.choice = self.peer.choices()[number]
         self.threads(OPTIONS.build_threads)
-        self.cached_graph = False  # built in an earlier run, when build_s was measured
-        before, path = anonymous_bytes(), self.cached(data, make.__name__)
+        self.cached = False  # built in an earlier run, when build_s was measured, or trained in one
+        before, path = anonymous_bytes(), self.place(data, make.__name__)
         start = time.perf_counter()
         if path and os.path.exists(path + ".json"):
             self.peer.load(self.choice, path)
-            self.cached_graph = True
+            self.cached = True
             with open(path + ".json") as file:
                 self.build_s = json.load(file)["build_s"]
         else:
             if path:
                 shutil.rmtree(path, ignore_errors=True)
-                if make is Svs:
-                    os.makedirs(path)
-            self.peer.build(self.choice, path)
+            self.peer.build(self.choice)
             self.build_s = time.perf_counter() - start
+            if getattr(self.peer, "trained_s", 0):  # centroids of an earlier run
+                self.build_s += self.peer.trained_s
+                self.cached = True
             if path:
+                self.peer.save(path)
                 with open(path + ".json", "w") as file:
                     json.dump({"build_s": self.build_s, "about": self.peer.about}, file)
         self.bytes_per_row = (anonymous_bytes() - before) / data.rows
@@ -140,12 +171,11 @@ class Built:
         if hasattr(self.peer, "threads"):
             self.peer.threads(n)
 
-    def cached(self, data, name):
-        if not OPTIONS.cache or not hasattr(self.peer, "load") or isinstance(self.peer, FaissIvf) or data.rows < 200000:
+    def place(self, data, name):
+        if not data.cache or not hasattr(self.peer, "load"):
             return None
         key = hashlib.sha256(f"{self.peer.about} {text(self.choice)} {data.digest()}".encode()).hexdigest()[:16]
-        os.makedirs(OPTIONS.cache, exist_ok=True)
-        return os.path.join(OPTIONS.cache, f"{name}-{key}")
+        return os.path.join(data.cache, f"{name}-{key}")
 
 
 class Point:
@@ -238,41 +268,48 @@ def settle(data, point, target, count):
 def tune(data, make, targets):
     """The fastest point at each target over all choices."""
     best = {}
+    targets = sorted(targets)
     numbers = [int(n) for n in OPTIONS.choices.split(",")] if OPTIONS.choices else range(len(make(data).choices()))
     total, few = len(data.queries), min(TUNING_QUERIES, len(data.queries))
     for number in numbers:
         built = Built(make, data, number)
-        say(f"{text(built.choice)}: built in {built.build_s:.1f} s{' by an earlier run' if built.cached_graph else ''}")
+        say(f"{text(built.choice)}: built in {built.build_s:.1f} s{' wholly or partly by an earlier run' if built.cached else ''}")
+        fastest = {}  # of this index, by target
         for choice in built.peer.tries():
-            seen = {}
+            seen, faster = {}, False
             for target in targets:
                 point = Point(built, choice, 0, data.k)
                 reached = smallest(data, point, target, few, seen)
                 recall, qps = settle(data, point, target, total) if reached else measure(data, point, few)
                 say(f"  {point.setting()}: recall {recall:.4f}, {qps:.0f} queries/s")
                 key = (recall >= target, qps if recall >= target else recall)
+                if target not in fastest or key > fastest[target]:
+                    fastest[target], faster = key, True
                 if target not in best or key > best[target][0]:
                     best[target] = (key, point, recall)
+            if not faster:
+                break  # tries go from the least work to the most
     return {target: (point, recall) for target, (_, point, recall) in best.items()}
 
 
-def tune_fused(data, built, choice, context, target):
-    """The smallest fetch that reaches target once re-ranked, and the smallest parameter for it."""
-    for fetch in FETCHES:
-        if fetch > data.rows:
-            break
-        count = min(len(data.queries), 1000 if fetch <= 1000 else 200)
+def tune_fused(data, built, choice, i, target):
+    """The smallest fetch that reaches target once re-ranked, and the smallest parameter for it, in context i."""
+    fetches = [fetch for fetch in FETCHES if fetch <= data.rows]
+    within = data.within(i)
+    able = [fetch for fetch, share in zip(fetches, within) if share >= target]
+    for fetch in able or fetches[-1:]:
+        count = min(len(data.queries), 500 if fetch <= 1000 else 200)
         point = Point(built, choice, 0, fetch)
-        point.context = context
-        # Can this fetch reach it at all? Asked with far more work than it should need.
-        low, high = built.peer.range(fetch)
-        point.value = min(high, max(2 * low, 4 * fetch if low > 1 else 64 + 4 * fetch * high // data.rows))
-        recall, _ = measure(data, point, count)
-        if recall >= target and smallest(data, point, target, count, {}):
+        point.context = data.context(i)
+        if able and smallest(data, point, target, count, {}):
             recall, qps = measure(data, point, count)
             say(f"  {point.setting()}: fused recall {recall:.4f}, {qps:.0f} queries/s")
             return point, recall, count
-        say(f"  fetch {fetch}: fused recall {recall:.4f}")
+        say(f"  fetch {fetch}: not enough (the exact nearest {fetch} would give {within[fetches.index(fetch)]:.4f})")
+    # Out of reach: what it gives with as many candidates as ought to hold the largest fetch.
+    low, high = built.peer.range(fetch)
+    point.value = low if low > 1 else min(high, 16 + 4 * fetch * high // data.rows)
+    recall, _ = measure(data, point, count)
     return point, recall, count
 
 
@@ -280,24 +317,19 @@ def tune_fused(data, built, choice, context, target):
 
 
 def time_point(data, point, batch, start_at, count):
-    """Batches in rotation until the seconds are over, at least two after one that warms: queries/s, p50, p99, next start."""
+    """Batches in rotation until the seconds are over, after a smaller one that warms: queries/s, p50, p99, next start."""
     point.set()
     times, at, spent = [], start_at, 0.0
-    warm = True
-    while warm or len(times) < 2 or spent < OPTIONS.seconds:
+    few = np.arange(at, at + min(batch, 256)) % count
+    point.answer(data, data.queries[few], few)
+    while not times or spent < OPTIONS.seconds:
         numbers = np.arange(at, at + batch) % count
         queries = data.queries[numbers]
         at = (at + batch) % count
         start = time.perf_counter()
         point.answer(data, queries, numbers)
-        took = time.perf_counter() - start
-        if warm:
-            warm = False
-            continue
-        times.append(took)
-        spent += took
-        if spent > 20 * OPTIONS.seconds:
-            break
+        times.append(time.perf_counter() - start)
+        spent += times[-1]
     times.sort()
     return len(times) * batch / spent, 1e6 * times[len(times) // 2], 1e6 * times[len(times) - 1 - len(times) // 100], at
 
@@ -306,7 +338,7 @@ def record(data, name, point, batch, target, recall, spread):
     row = {"system": name, "setting": point.setting(), "about": point.built.peer.about, "dataset": data.name,
            "rows": data.rows, "dim": data.dim, "metric": data.metric, "k": data.k, "batch": batch,
            "threads": OPTIONS.threads, "queries": len(data.queries), "backend": "cpu", "isa": "",
-           "build_s": round(point.built.build_s, 2), "build_cached": point.built.cached_graph, "build_threads": OPTIONS.build_threads,
+           "build_s": round(point.built.build_s, 2), "build_cached": point.built.cached, "build_threads": OPTIONS.build_threads,
            "bytes_per_row": round(point.built.bytes_per_row, 1)}
     row |= {"recall_target": target, "reached": bool(recall >= target)}
     if spread is None:
@@ -346,8 +378,9 @@ def main():
         for i, spread in enumerate(data.spreads):
             for target in wanted:
                 say(f"spread {spread:.2f}, fused recall {target}")
-                point, recall, count = tune_fused(data, base.built, base.choice, data.context(i), target)
-                batch = min(1024, max(1, 2_500_000 // point.fetch))
+                point, recall, count = tune_fused(data, base.built, base.choice, i, target)
+                # Above 64 queries peers gain nothing from more: large fetches go out in smaller batches, which take less time.
+                batch = min(1024, max(64, 500_000 // point.fetch))
                 cases.append((record(data, OPTIONS.peer, point, batch, target, recall, spread), point, batch, count))
     keep = {case[1].built for case in cases}
     say(f"{len(cases)} cases, {len(keep)} indexes kept")
