@@ -5,7 +5,8 @@
 Everything is built first, one after another, each in a process of its own: Pados exports its rows, queries, truth and weights,
 the peers read them. Then, round by round, each process in turn measures all of its cases while the others wait: a slow minute
 of the machine falls on all of them, and the report takes medians over the rounds. --also adds a Pados with other options
-(--also "--isa avx2"), on the same rows and truth.
+(--also "--isa avx2"), on the same rows and truth. --sizes makes one Pados for each number of rows instead, and no peers: ROWS in
+the arguments stands for the number.
 """
 import argparse
 import os
@@ -27,9 +28,11 @@ def arguments():
     p.add_argument("--batch", default="1024")
     p.add_argument("--recall", default="0.9,0.95,0.99")
     p.add_argument("--fused-recall", default="", help="peers over-fetch and re-rank for these")
+    p.add_argument("--similarity-only", default="", help="comma list of peers that are not asked for the fused score")
     p.add_argument("--threads", default="1", help="comma list: each system once for each number")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seconds", default="1")
+    p.add_argument("--sizes", default="", help="comma list of numbers of rows: one Pados for each, without peers")
     p.add_argument("--also", action="append", default=[], help="options of one more Pados")
     p.add_argument("--cache", default="", help="folder for peers' graphs")
     p.add_argument("--work", default="", help="where the exported rows go; default a temporary folder")
@@ -83,6 +86,13 @@ def split_peers(text):
     return peers
 
 
+def start_sizes(o, workers):
+    options = ["--recall", o.recall, "--batch", o.batch, "--threads", o.threads, "--rounds", str(o.rounds), "--seconds", o.seconds]
+    for size in o.sizes.split(","):
+        rows = [word.replace("ROWS", size) for word in o.pados]
+        start(f"pados {int(size):,}", [o.bench, *rows, *options, "--json", o.json, "--turns"], workers)
+
+
 def start_all(o, folder, workers):
     pados = [o.bench, *o.pados, "--recall", o.recall, "--json", o.json, "--turns"]
     common = ["--rounds", str(o.rounds), "--seconds", o.seconds]
@@ -113,7 +123,7 @@ def start_all(o, folder, workers):
                 command += ["--choices", ",".join(choices)]
             if o.cache:
                 command += ["--cache", o.cache]
-            if o.fused_recall and n == threads[0]:
+            if o.fused_recall and n == threads[0] and name not in o.similarity_only.split(","):
                 command += ["--fused-recall", o.fused_recall]
             start(name if n == threads[0] else f"{name} {n} threads", command, workers)
 
@@ -123,14 +133,17 @@ def main():
     folder = o.work or tempfile.mkdtemp(prefix="pados-compare-")
     workers = []
     try:
-        start_all(o, folder, workers)
+        start_sizes(o, workers) if o.sizes else start_all(o, folder, workers)
         for number in range(1, o.rounds + 1):
+            round_began = time.monotonic()
             for worker in workers:
                 began = time.monotonic()
                 more = worker.turn()
                 if not more and worker.process.wait() != 0:
                     raise SystemExit(f"{worker.name} ended with status {worker.process.returncode} in round {number}")
                 print(f"round {number} of {o.rounds}: {worker.name} in {time.monotonic() - began:.0f} s", flush=True)
+            took = time.monotonic() - round_began
+            print(f"round {number} of {o.rounds} took {took:.0f} s: {(o.rounds - number) * took:.0f} s to go", flush=True)
     finally:
         for worker in workers:
             if worker.process.poll() is None:

@@ -241,7 +241,10 @@ def smallest(data, point, target, count, seen):
 
     value, below = low, low - 1
     while not reaches(value):
-        if value >= high or (value >= 4 * low and seen[value] <= seen.get(below, -1) + 1e-4 and value > 64):
+        gain = seen[value] - seen.get(below, -1)
+        # Each doubling gains less than the one before: a gain of an eighth of what is missing cannot add up to it.
+        flat = gain < 1e-4 or (seen[value] > target / 2 and gain < (target - seen[value]) / 8)
+        if value >= high or (value >= 4 * low and flat and value > 64):
             point.value = value
             return False
         below, value = value, min(high, max(value + 1, value * 2))

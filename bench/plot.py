@@ -82,12 +82,13 @@ def frame(x, y, x_label, y_label, height, width=WIDTH):
     for tick in y.ticks:
         parts.append(f'<line x1="{LEFT}" x2="{width - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" class="grid"/>')
         parts.append(text_at(LEFT - 7, y(tick) + 4, y.text(tick), "end", "tick"))
-    last = -1e9
+    free = -1e9  # from here on there is room for a label
     for tick in x.ticks:
         parts.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{height - BOTTOM}" class="grid"/>')
-        if x(tick) - last > 30:
+        half = 3.8 * len(x.text(tick))
+        if x(tick) - half > free:
             parts.append(text_at(x(tick), height - BOTTOM + 17, x.text(tick), "middle", "tick"))
-            last = x(tick)
+            free = x(tick) + half + 4
     parts.append(text_at((LEFT + width - RIGHT) / 2, height - 8, x_label, "middle", "axis"))
     parts.append(text_at(0, 0, y_label, "middle", "axis", f'transform="translate(13 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)"'))
     return parts

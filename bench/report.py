@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 
+import cases
 import plot
 
 MAIN_BATCH = 1024
@@ -102,7 +103,7 @@ class Point:
             setattr(self, name, statistics.median(values) if values else None)
         rounds = [line["qps"] for line in lines]
         self.low, self.high, self.rounds = min(rounds), max(rounds), len(rounds)
-        self.target, self.spread = lines[-1].get("recall_target"), lines[-1].get("spread")
+        self.target, self.spread, self.tie = (lines[-1].get(name) for name in ("recall_target", "spread", "tie"))
         self.quality = lines[-1].get("fused_recall", lines[-1].get("recall"))
         self.ours = self.system.startswith("pados")
         self.tip = (f"{self.system}: {self.quality:.4f} at {self.qps:,.0f} queries/s ({self.low:,.0f} to {self.high:,.0f} in "
@@ -120,7 +121,7 @@ def read(folder):
                     key = (line["what"], line["threads"])
                     ceilings[key] = max(ceilings.get(key, 0), line["value"])
                 elif "round" in line:
-                    key = tuple(line.get(name) for name in ("system", "dataset", "metric", "k", "batch", "threads", "isa",
+                    key = tuple(line.get(name) for name in ("system", "dataset", "rows", "metric", "k", "batch", "threads", "isa",
                                                             "code", "refine", "recall_target", "spread", "tie"))
                     key += (os.path.basename(path), line["setting"] if "recall_target" not in line else "")
                     groups.setdefault(key, []).append(line)
@@ -189,21 +190,6 @@ def batch_chart(points, isa, subject):
         return ""
     return plot.lines(curves(by_system(some), "batch", lambda p: p.batch), "queries in a batch", "queries/s, one thread",
                       "batch size against throughput", x_ticks=sorted({p.batch for p in some}), x_text="{:,}".format)
-
-
-def rows_chart(points, isa):
-    some = [p for p in usual(points, isa, batch=MAIN_BATCH, spread=None, target=0.95) if p.dataset.startswith("synthetic-")]
-    rows = sorted({p.rows for p in some})
-    if len(rows) < 2:
-        return ""
-    series = [{"name": name, "css": css_of(name), "bold": name == "pados",
-               "points": [(p.rows, 1e6 / p.qps, 1e6 / p.high, 1e6 / p.low, p.tip) for p in ps]} for name, ps in by_system(some)]
-    ours = [p for p in some if p.system == "pados"]
-    guides = []
-    if ours:
-        first = min(ours, key=lambda p: p.rows)
-        guides = [("square root of the rows", [(n, 1e6 / first.qps * (n / first.rows) ** 0.5) for n in rows])]
-    return plot.lines(series, "rows", "microseconds a query", "rows against cost", x_ticks=rows, guides=guides)
 
 
 def isa_chart(points):
@@ -302,7 +288,7 @@ def promise_rows(points, isa):
     for p in usual(points, isa, batch=MAIN_BATCH):
         if p.system == "pados" and p.target:
             missed = p.target - p.quality
-            rows.append([f"{p.dataset} {p.metric}", "similarity" if p.spread is None else f"spread {p.spread:.1f}", f"{p.target:g}",
+            rows.append([cases.label(p), "similarity" if p.spread is None else f"spread {p.spread:.1f}", f"{p.target:g}",
                          f"{p.quality:.4f}", f"{p.queries:,}", "kept" if missed <= 0.0075 else f"missed by {missed:.4f}"])
     return ["data", "score", "promised", "measured", "queries", "within 0.0075"], rows
 
@@ -356,8 +342,9 @@ def headline(points, isa):
     return f"{lead:.1f} times hnswlib's queries a second at recall {p.target:g} ({p.dataset}, {p.metric}, batch {p.batch:,}, one thread)"
 
 
-def page(points, machine, ceilings):
-    isa = main_isa(points)
+def page(everything, machine, ceilings):
+    isa = main_isa(everything)
+    points = cases.compared(everything)
     parts = []
     for subject in subjects(points):
         name = f"{subject[0]}, {subject[1]}"
@@ -369,7 +356,10 @@ def page(points, machine, ceilings):
         dim = next(p.dim for p in points if (p.dataset, p.metric) == subject)
         parts.append(f"<h2>{html.escape(name)} <small>{rows:,} rows of {dim} dimensions</small></h2><div class=grid2>{charts}</div>")
     chart, note = isa_chart(points)
-    general = figure(rows_chart(points, isa), "Rows against cost", "recall 0.95, batch 1,024, one thread")
+    grown, growth = cases.rows_chart(everything, isa, css_of)
+    weighed, weighing = cases.tie_chart(everything)
+    general = figure(weighed, "Rows that weights make it look at", weighing)
+    general += figure(grown, "Rows against cost", f"recall 0.95, batch 1,024, one thread; {growth}")
     general += figure(chart, "Instruction sets", note)
     general += figure(stage_chart(points, isa, ceilings), "Where Pados's time goes",
                       "microseconds a query at recall 0.95, batch 1,024. Ticks: the same work at the machine's measured ceilings (hover)",
@@ -390,8 +380,11 @@ and keeps its own promise from queries that are not measured. Pados here: {html.
 <h2>In numbers <small>one thread</small></h2>{table(*ratio_rows(points, isa))}
 {titled("Context in the score: recall 0.95 of the exact fused top 10", table(*fused_rows(points, isa)))}
 {"".join(parts)}<h2>The whole</h2><div class=grid2>{general}</div>
+{titled("Rows looked at for fused recall 0.95", table(*cases.tie_rows(everything)))}
+{titled("Rows against cost", table(*cases.rows_rows(everything, isa)))}
+{titled("Instruction sets", table(*cases.isa_rows(points)))}
 {titled("More threads", table(["data", "system", "1 thread", "more", "threads", "x"], threads))}
-{titled("Promised recall", table(*promise_rows(points, isa)))}
+{titled("Promised recall", table(*promise_rows(everything, isa)))}
 {titled("Building and memory", table(*build_rows(points, isa)))}
 <h2>The machine</h2><div class=grid2><div>{table(["", ""], facts)}</div><div>{table(["ceiling", "threads", ""], rows)}</div></div>
 {titled("Peers", table(["system", "what it is"], peers))}</main></html>"""
@@ -403,10 +396,10 @@ def main():
     elif sys.argv[1:2] == ["--about"]:
         print(json.dumps(about()))
     elif len(sys.argv) == 3 and sys.argv[1] == "--text":
-        points, _, _ = read(sys.argv[2])
-        isa = main_isa(points)
-        for make in (ratio_rows, fused_rows, promise_rows):
-            head, rows = make(points, isa)
+        everything, _, _ = read(sys.argv[2])
+        isa, points = main_isa(everything), cases.compared(everything)
+        for head, rows in (ratio_rows(points, isa), fused_rows(points, isa), cases.tie_rows(everything), cases.rows_rows(everything, isa),
+                           cases.isa_rows(points), promise_rows(everything, isa)):
             if rows:
                 print(text_table(head, rows) + "\n")
     elif len(sys.argv) == 3:
