@@ -5,6 +5,7 @@
  * tiles, over what only it can do: queries without a vector or with a filter, slots from postings, and queries of which more
  * rows passed than their candidates had room for. Blocks with nothing to do leave at once. */
 #include "scan.cuh"
+#include "tile.cuh"
 
 #define COUNT_THREADS 128u
 
@@ -57,7 +58,9 @@ static pd_status plan(pd_cuda_batch *batch, pd_scan *scan, pd_error *err)
     const pd_cuda_view *view = &batch->view;
     scan->parts = row_parts(batch);
     scan->room = pd_row_room(batch->most_keep);
-    scan->tiled = view->code == PD_CODE_I8 && batch->npairs / view->nlist >= TILE_REUSE;
+    pd_tile tile;
+    scan->tiled = view->code == PD_CODE_I8 && batch->npairs / view->nlist >= TILE_REUSE &&
+                  pd_tile_cut(view->layout.dim4, batch->device->shared_most, &tile);
     scan->tile_room = scan->tiled ? tile_room(batch->most_keep) : 0;
     scan->span = scan->tile_room + (size_t)scan->parts * scan->room;
     scan->tile_counts = NULL;

@@ -35,6 +35,9 @@ static inline uint32_t pd_row_room(uint32_t keep)
     return keep + (keep > 512 ? keep : 512) + PD_ROW_MARGIN;
 }
 
+/* counts[0 .. n) become where each begins, counts[n] the sum. cursors: NULL, or a copy of them. */
+cudaError_t pd_sum_counts(pd_cuda_batch *batch, uint32_t *counts, uint32_t *cursors, uint32_t n);
+
 pd_status pd_scan_rows(pd_cuda_batch *batch, const pd_scan *scan, pd_error *err);
 pd_status pd_scan_tiles(pd_cuda_batch *batch, const pd_scan *scan, pd_error *err);
 /* The best keep of every query's span into cand_scores, cand_slots and cand_counts. */
