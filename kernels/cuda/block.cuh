@@ -129,8 +129,8 @@ static __device__ pd_key pd_block_kth(pd_block_work *work, uint32_t n, uint32_t 
         __syncthreads();
         low += (pd_key)bin << shift;
         if (shift == 0) break;
-        pd_key last = low + (((pd_key)1 << shift) - 1);
-        high = last < high ? last : high;
+        pd_key width = ((pd_key)1 << shift) - 1;
+        if (high - low > width) high = low + width;
     }
     *before = less;
     return low;
