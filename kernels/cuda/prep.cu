@@ -40,21 +40,51 @@ static __device__ float quantise(const float *query, const float *less, uint32_t
     return some ? most / 127.0f : 0.0f;
 }
 
+/* Codes for the scan and for choosing lists. from: what is quantised, mean: what it is moved by for choosing under l2 */
+static __device__ void prepare_codes(const pd_cuda_batch &batch, uint32_t q, const float *from,
+                                     const float *mean)
+{
+    const pd_cuda_view &view = batch.view;
+    int l2 = view.metric == PD_L2;
+    size_t at = (size_t)q * batch.code_bytes;
+    if (batch.codes) {
+        float qs = quantise(from, NULL, view.width, batch.code_bytes, batch.codes + at);
+        if (pd_lane() == 0) batch.qf[q] = l2 ? 2.0f * qs : qs;
+    }
+    float nf = quantise(from, l2 ? mean : NULL, view.width, batch.code_bytes, batch.near_codes + at);
+    if (pd_lane() == 0) batch.nf[q] = l2 ? 2.0f * nf : nf;
+}
+
 /* A warp a query. */
 static __global__ void prepare_vectors(PD_GRID const pd_cuda_batch batch)
 {
     uint32_t q = blockIdx.x * (blockDim.x / 32) + pd_warp();
     if (q >= batch.n) return;
+    prepare_codes(batch, q, batch.vectors + (size_t)q * batch.view.dim16, batch.view.mean);
+}
+
+/* The same where codes have fewer dimensions than rows: p(q) of score.h first, by the dots of the scan with pages of directions.
+ * projected: [n][width]; dynamic shared memory: a query's codes of all dimensions for each warp */
+static __global__ void prepare_projected(PD_GRID const pd_cuda_batch batch, float *projected, uint32_t bytes)
+{
+    PD_DYNAMIC(int8_t, memory);
     const pd_cuda_view &view = batch.view;
-    int l2 = view.metric == PD_L2;
-    const float *vector = batch.vectors + (size_t)q * view.dim16;
-    size_t at = (size_t)q * batch.code_bytes;
-    if (batch.codes) {
-        float qs = quantise(vector, NULL, view.dim, batch.code_bytes, batch.codes + at);
-        if (pd_lane() == 0) batch.qf[q] = l2 ? 2.0f * qs : qs;
+    const pd_cuda_layout &layout = view.projected;
+    uint32_t q = blockIdx.x * (blockDim.x / 32) + pd_warp();
+    if (q >= batch.n) return;
+    int8_t *codes = memory + (size_t)pd_warp() * bytes;
+    float *out = projected + (size_t)q * view.width;
+    float scale = quantise(batch.vectors + (size_t)q * view.dim16, NULL, view.dim, bytes, codes);
+    __syncwarp();
+    for (uint32_t first = 0; first < view.width; first += PD_PAGE_ROWS) {
+        const unsigned char *page = view.projection + (size_t)(first / PD_PAGE_ROWS) * layout.page_bytes;
+        int dot = pd_page_dot(page + layout.codes, (const uint32_t *)codes, layout.dim4 / 4);
+        uint32_t j = first + pd_lane_row();
+        float own = (scale * ((const float *)(page + layout.scale))[pd_lane_row()]) * (float)dot + 0.0f;
+        if (j < view.width) out[j] = own;
     }
-    float nf = quantise(vector, l2 ? view.mean : NULL, view.dim, batch.code_bytes, batch.near_codes + at);
-    if (pd_lane() == 0) batch.nf[q] = l2 ? 2.0f * nf : nf;
+    __syncwarp();
+    prepare_codes(batch, q, out, view.mean_out);
 }
 
 /* ------------------------------------------------------------------------------------------------ weights --- */
@@ -248,8 +278,17 @@ pd_status pd_cuda_prep(pd_cuda_batch *batch, pd_error *err)
     if (status == PD_OK) status = pd_take(batch, batch->n, "factors", &batch->qf, err);
     if (status == PD_OK) status = pd_take(batch, batch->n, "factors", &batch->nf, err);
     if (status != PD_OK) return status;
-    return pd_cuda_check(batch->device,
-                         PD_LAUNCH(prepare_vectors, pd_blocks_of(batch->n, QUERY_THREADS / 32), QUERY_THREADS,
-                                   0, batch->stream, *batch),
-                         "preparing queries", err);
+    uint32_t blocks = pd_blocks_of(batch->n, QUERY_THREADS / 32);
+    cudaError_t error;
+    if (view->projection) {
+        uint32_t all = (view->dim + 31u) & ~31u;
+        float *projected = NULL;
+        status = pd_take(batch, (size_t)batch->n * view->width, "projected queries", &projected, err);
+        if (status != PD_OK) return status;
+        error = PD_LAUNCH(prepare_projected, blocks, QUERY_THREADS, QUERY_THREADS / 32 * all, batch->stream,
+                          *batch, projected, all);
+    } else {
+        error = PD_LAUNCH(prepare_vectors, blocks, QUERY_THREADS, 0, batch->stream, *batch);
+    }
+    return pd_cuda_check(batch->device, error, "preparing queries", err);
 }

@@ -182,4 +182,44 @@ static __device__ __forceinline__ float pd_half_refined(const float *query, cons
     return l2 ? -sum : sum;
 }
 
+/* ------------------------------------------------------------------------------------------------- codes --- */
+
+/* Codes are read 16 bytes a lane, as they lie: four groups of dimensions times 32 rows at a time. The row that a lane stands
+ * for once the eight lanes' sums have been brought together: */
+static __device__ __forceinline__ uint32_t pd_lane_row()
+{
+    return 4 * (pd_lane() & 7u) + (pd_lane() >> 3);
+}
+
+static __device__ __forceinline__ int pd_own_of(int a, int b, int c, int d)
+{
+    uint32_t sub = pd_lane() >> 3;
+    int low = sub & 1u ? b : a, high = sub & 1u ? d : c;
+    return sub & 2u ? high : low;
+}
+
+/* The dot of a query's words with the lane's row of a page of i8 codes, by a warp. groups: of four dimensions */
+static __device__ __forceinline__ int pd_page_dot(const unsigned char *codes, const uint32_t *words,
+                                                  uint32_t groups)
+{
+    const uint4 *at = (const uint4 *)codes + (pd_lane() & 7u);
+    int a = 0, b = 0, c = 0, d = 0;
+    PD_UNROLL_4
+    for (uint32_t g = pd_lane() >> 3; g < groups; g += 4) {
+        uint4 four = at[(size_t)g * 8];
+        int word = (int)words[g];
+        a = __dp4a((int)four.x, word, a);
+        b = __dp4a((int)four.y, word, b);
+        c = __dp4a((int)four.z, word, c);
+        d = __dp4a((int)four.w, word, d);
+    }
+    for (uint32_t by = 8; by <= 16; by <<= 1) {
+        a += __shfl_xor_sync(PD_ALL_LANES, a, by);
+        b += __shfl_xor_sync(PD_ALL_LANES, b, by);
+        c += __shfl_xor_sync(PD_ALL_LANES, c, by);
+        d += __shfl_xor_sync(PD_ALL_LANES, d, by);
+    }
+    return pd_own_of(a, b, c, d);
+}
+
 #endif

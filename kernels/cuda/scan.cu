@@ -53,14 +53,21 @@ static uint32_t row_parts(const pd_cuda_batch *batch)
     return parts > 1 ? (uint32_t)parts : 1;
 }
 
+static int uses_tiles(const pd_cuda_batch *batch)
+{
+    const pd_cuda_device *device = batch->device;
+    pd_tile tile;
+    if (batch->view.code != PD_CODE_I8 || !pd_tile_cut(batch->view.layout.dim4, device->shared_most, &tile))
+        return 0;
+    if (device->path != PD_PATH_BY_REUSE) return device->path == PD_PATH_TILE;
+    return batch->npairs / batch->view.nlist >= TILE_REUSE;
+}
+
 static pd_status plan(pd_cuda_batch *batch, pd_scan *scan, pd_error *err)
 {
-    const pd_cuda_view *view = &batch->view;
     scan->parts = row_parts(batch);
     scan->room = pd_row_room(batch->most_keep);
-    pd_tile tile;
-    scan->tiled = view->code == PD_CODE_I8 && batch->npairs / view->nlist >= TILE_REUSE &&
-                  pd_tile_cut(view->layout.dim4, batch->device->shared_most, &tile);
+    scan->tiled = (uint32_t)uses_tiles(batch);
     scan->tile_room = scan->tiled ? tile_room(batch->most_keep) : 0;
     scan->span = scan->tile_room + (size_t)scan->parts * scan->room;
     scan->tile_counts = NULL;

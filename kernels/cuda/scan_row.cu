@@ -27,43 +27,6 @@ typedef struct row_task {
 
 /* ------------------------------------------------------------------------------------------ similarities --- */
 
-/* The row that a lane stands for once sums have been brought together. */
-static __device__ __forceinline__ uint32_t lane_row()
-{
-    return 4 * (pd_lane() & 7u) + (pd_lane() >> 3);
-}
-
-static __device__ __forceinline__ int own_of(int a, int b, int c, int d)
-{
-    uint32_t sub = pd_lane() >> 3;
-    int low = sub & 1u ? b : a, high = sub & 1u ? d : c;
-    return sub & 2u ? high : low;
-}
-
-/* The dot of the query with the lane's row. */
-static __device__ __forceinline__ int page_dot(const unsigned char *codes, const uint32_t *words,
-                                               uint32_t groups)
-{
-    const uint4 *at = (const uint4 *)codes + (pd_lane() & 7u);
-    int a = 0, b = 0, c = 0, d = 0;
-    PD_UNROLL_4
-    for (uint32_t g = pd_lane() >> 3; g < groups; g += 4) {
-        uint4 four = at[(size_t)g * 8];
-        int word = (int)words[g];
-        a = __dp4a((int)four.x, word, a);
-        b = __dp4a((int)four.y, word, b);
-        c = __dp4a((int)four.z, word, c);
-        d = __dp4a((int)four.w, word, d);
-    }
-    for (uint32_t by = 8; by <= 16; by <<= 1) {
-        a += __shfl_xor_sync(PD_ALL_LANES, a, by);
-        b += __shfl_xor_sync(PD_ALL_LANES, b, by);
-        c += __shfl_xor_sync(PD_ALL_LANES, c, by);
-        d += __shfl_xor_sync(PD_ALL_LANES, d, by);
-    }
-    return own_of(a, b, c, d);
-}
-
 /* The written sum over dimensions, ascending, with codes [dim][32]. */
 template <pd_code CODE>
 static __device__ __forceinline__ float page_sum(const unsigned char *codes, const float *vector,
@@ -108,7 +71,7 @@ static __device__ __forceinline__ float page_score(const pd_cuda_batch &batch, c
     if (!query.vector) return 0.0f;
     float sim;
     if (CODE == PD_CODE_I8) {
-        int dot = page_dot(at + view.layout.codes, task.words, view.layout.dim4 / 4);
+        int dot = pd_page_dot(at + view.layout.codes, task.words, view.layout.dim4 / 4);
         float scale = ((const float *)(at + view.layout.scale))[row];
         sim = (lt + term) + (batch.qf[task.q] * scale) * (float)dot;
     } else if (CODE == PD_CODE_NONE) {
@@ -131,7 +94,7 @@ static __device__ void take_page(const pd_cuda_batch &batch, const row_task &tas
     int filtered = query.filter != PD_NONE;
     if (filtered && !pd_page_may(view, batch.filters[query.filter], page)) return;
     const unsigned char *at = pd_view_page(view, page);
-    uint32_t row = lane_row();
+    uint32_t row = pd_lane_row();
     float term = pd_row_term(view.layout, at, row);
     int live = (rows >> row & 1u) && term >= -FLT_MAX;
     uint32_t alive = __ballot_sync(PD_ALL_LANES, live);
