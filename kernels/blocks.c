@@ -11,6 +11,8 @@ pd_status pd_blocks_open(pd_blocks *blocks, const pd_shape *shape, uint32_t npag
     for (uint32_t c = 0; c < PD_MAX_BYTES; c++) {
         int told = c < shape->nbytes && shape->sizes[c] > 1;
         blocks->at[c] = told ? (uint16_t)blocks->columns++ : PD_NO_BLOCK;
+        blocks->first[c] = told ? 255 : 0;
+        blocks->last[c] = told ? 0 : 255;
     }
     size_t words = (size_t)npages * blocks->columns;
     blocks->pages = calloc(words + 1, sizeof *blocks->pages);
@@ -36,9 +38,16 @@ void pd_blocks_page(pd_blocks *blocks, const pd_layout *layout, uint32_t number,
         if (blocks->at[c] == PD_NO_BLOCK) continue;
         const uint8_t *column = base + layout->bytes + (size_t)c * PD_PAGE_ROWS;
         uint64_t some = 0;
-        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
-            some |= (uint64_t)(term[r] > -INFINITY) << (column[r] & 63u);
+        uint8_t least = blocks->first[c], most = blocks->last[c];
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
+            int there = term[r] > -INFINITY;
+            some |= (uint64_t)there << (column[r] & 63u);
+            least = there && column[r] < least ? column[r] : least;
+            most = there && column[r] > most ? column[r] : most;
+        }
         bits[blocks->at[c]] = some;
+        blocks->first[c] = least;
+        blocks->last[c] = most;
     }
 }
 

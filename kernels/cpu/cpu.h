@@ -40,7 +40,7 @@ typedef struct pd_prep {
 
 typedef struct pd_prepared {
     pd_prep *preps; /* [count] */
-    pd_buffer prep_memory, vectors, codes, near, columns, counts, projected;
+    pd_buffer prep_memory, vectors, codes, near, columns, parts, steps, counts, projected;
 } pd_prepared;
 
 struct pd_cpu_device;
@@ -52,13 +52,17 @@ pd_status pd_prepare(const struct pd_cpu_device *device, const pd_shape *shape, 
                      pd_prepared *prepared, pd_error *err);
 void pd_prepared_free(pd_prepared *prepared);
 
-/* The candidates of one query, or of one query in one worker's hands: shortlist.c. */
+/* The candidates of one query, or of one query in one worker's hands: shortlist.c. A line of cache. */
 typedef struct pd_shortlist {
     float *scores;   /* [room + 16] */
     uint32_t *slots; /* [room + 16] */
+    /* Weights of which only bounds are known yet: scores are those of the similarity alone, and bounds those and the steps of the
+     * weights. NULL: scores are whole. */
+    const pd_cpu_weigh *weigh;
     uint32_t count, keep, room;
-    float bar; /* nothing under it can still be among the best; never under -FLT_MAX or NaN */
-    int tied;  /* rows at the bar itself are many: those with ids over bar_id are not taken */
+    float bar;   /* nothing under it can still be among the best; never under -FLT_MAX or NaN */
+    float under; /* of bounds: what is under it cannot reach the bar */
+    int tied;    /* rows at the bar itself are many: those with ids over bar_id are not taken */
     uint64_t bar_id;
     uint64_t scanned;
 } pd_shortlist;
@@ -162,13 +166,36 @@ static inline uint32_t pd_shortlist_room(uint32_t keep)
     return (keep + (keep > 64 ? keep : 64) + PD_PAGE_ROWS + 15u) & ~15u;
 }
 
-/* scores, slots: [room + 16]. least: scores under it are not taken (-infinity: any finite score is). */
-void pd_shortlist_init(pd_shortlist *list, float *scores, uint32_t *slots, uint32_t keep, float least);
+/* Behind the scores and slots. */
+static inline float *pd_shortlist_bounds(const pd_shortlist *list)
+{
+    return list->scores + 2 * ((size_t)list->room + 16);
+}
+
+/* memory: [3][room + 16]. least: scores under it are not taken (-infinity: any finite score is). */
+void pd_shortlist_init(pd_shortlist *list, float *memory, uint32_t keep, float least);
+/* Weights can be left to the end where bounds of theirs tell rows apart. Nothing may have been pushed. */
+void pd_shortlist_defer(pd_shortlist *list, const pd_cpu_weigh *weigh);
+/* Makes the scores whole. */
+void pd_shortlist_settle(const pd_batch *batch, pd_shortlist *list);
 /* Throws away all but the best keep (score descending, then id ascending) and raises the bar. */
 void pd_shortlist_shrink(const pd_batch *batch, pd_shortlist *list, pd_worker *worker);
-/* Takes the rows of mask from a page whose first slot is given; excluded ids do not pass. Returns 1 where the bar rose. */
-int pd_shortlist_push(const pd_batch *batch, pd_shortlist *list, const pd_query *query,
-                      const unsigned char *page, uint32_t slot, const float *scores, uint32_t mask,
-                      pd_worker *worker);
+/* Of the rows of mask those that may be taken: excluded ids may not, nor may ties that come too late. */
+uint32_t pd_shortlist_strike(const pd_batch *batch, const pd_shortlist *list, const pd_query *query,
+                             const unsigned char *page, const float *scores, uint32_t mask);
+
+/* Takes the rows of mask from a page whose first slot is given, with their bounds where weights are deferred. Returns 1 where the
+ * bar rose. */
+static inline int pd_shortlist_push(const pd_batch *batch, pd_shortlist *list, uint32_t slot,
+                                    const float *scores, const float *bounds, uint32_t mask,
+                                    pd_worker *worker)
+{
+    list->count += batch->device->ops->append(
+        scores, list->weigh ? bounds : NULL, slot, mask, list->scores + list->count,
+        pd_shortlist_bounds(list) + list->count, list->slots + list->count);
+    if (list->count + PD_PAGE_ROWS <= list->room) return 0;
+    pd_shortlist_shrink(batch, list, worker);
+    return 1;
+}
 
 #endif

@@ -18,26 +18,25 @@
 
 /* ---------------------------------------------------------------------------------------------- i8 codes --- */
 
-static void scores_i8(const int32_t *dots, uint32_t n, const float *term, const float *scale,
-                      pd_cpu_group *group, float *scores, size_t apart)
+static uint32_t scores_i8(const int32_t *dots, uint32_t n, const float *term, const float *scale,
+                          pd_cpu_group *group, float *scores, size_t apart)
 {
     vfloat terms[PD_PAGE_ROWS / VF], scales[PD_PAGE_ROWS / VF];
     memcpy(terms, term, sizeof terms);
     memcpy(scales, scale, sizeof scales);
+    uint32_t some = 0;
     for (uint32_t i = 0; i < n; i++) {
-        vfloat lt = v_splat(group->lt[i]), qf = v_splat(group->qf[i]), a = v_splat(group->a[i]);
         uint32_t pass = 0;
 #pragma GCC unroll 8
         for (uint32_t v = 0; v < PD_PAGE_ROWS / VF; v++) {
-            vint dot;
-            memcpy(&dot, dots + i * PD_PAGE_ROWS + v * VF, sizeof dot);
-            vfloat sim = (lt + terms[v]) + (qf * scales[v]) * __builtin_convertvector(dot, vfloat);
-            vfloat score = a * sim + (vfloat){0};
+            vfloat score = code_scores(dots + i * PD_PAGE_ROWS + v * VF, group, i, terms[v], scales[v]);
             v_store(scores + i * apart + v * VF, score);
             pass |= v_at_least(score, group->bar[i]) << (v * VF);
         }
         group->pass[i] = pass;
+        some |= (uint32_t)(pass != 0) << i;
     }
+    return some;
 }
 
 static void settle(float *values, const float *more, uint32_t n)
@@ -375,6 +374,7 @@ static void pad_f16(const uint16_t *rows, uint32_t count, uint32_t dim, float *o
 const pd_cpu_ops PD_OPS = {
     .isa = PD_OPS_ISA,
     .scores_i8 = scores_i8,
+    .weighed_i8 = weighed_i8,
     .sims_f32 = sims_f32,
     .sims_f16 = sims_f16,
     .lanes = lanes,

@@ -56,11 +56,19 @@ int pd_cpu_amx_allowed(void);
 typedef struct pd_cpu_column {
     uint32_t column, size;
     const float *table; /* [size] the query's own */
-    float most;         /* the largest weight of any value */
-    uint32_t reach;     /* entries of steps: 64, 128 or 256; values from reach on step like the last */
-    /* An upper bound of each weight in whole steps over the column's least: table[v] <= least + step * steps[v]. */
-    uint8_t steps[256] __attribute__((aligned(64)));
+    float most; /* the largest weight of any value; where no list tells values apart, of any that occurs */
 } pd_cpu_column;
+
+/* Up to four weighed columns whose steps are looked up together: one table of `entries` bytes, `at` bytes into the query's, holds
+ * those of column j from offset[j] on, for its values first[j] .. first[j] + count[j] - 1: what live rows hold. Offsets are
+ * multiples of 16. Queries that weigh the same columns of an index have the same parts. */
+#define PD_PART_COLUMNS 4u
+typedef struct pd_cpu_part {
+    uint32_t at, entries; /* 64, 128 or 256 */
+    uint32_t n;
+    uint16_t column[PD_PART_COLUMNS], count[PD_PART_COLUMNS];
+    uint8_t first[PD_PART_COLUMNS], offset[PD_PART_COLUMNS];
+} pd_cpu_part;
 
 static inline float pd_cpu_weight(const pd_cpu_column *column, uint8_t value)
 {
@@ -77,6 +85,11 @@ typedef struct pd_cpu_weigh {
     uint32_t ncolumns, nkeys;
     const pd_cpu_column *columns; /* [ncolumns], ascending, none all zero */
     const pd_key_weight *keys;    /* [nkeys] */
+    uint32_t nparts, set;         /* set: queries with the same have the same parts, columns and all */
+    const pd_cpu_part *parts;     /* [nparts] */
+    /* An upper bound of each weight in whole steps over the least of its column: table[v] <= least + step * steps. 64-byte
+     * aligned. */
+    const uint8_t *steps;
     float step;
     double most;  /* the sum over columns and keys of the most that each can give */
     double least; /* the same with each column's least, where its own steps are added */
@@ -91,6 +104,17 @@ static inline float pd_cpu_under(const pd_cpu_weigh *w, float bar, double gain)
     if (!(size < 0x1p126)) return -3.4028234663852886e38f;
     double under = (double)bar - gain - size * (double)(w->ncolumns + w->nkeys + 4) * 0x1p-23;
     return (float)under;
+}
+
+/* What a row's score is at least whose similarity and steps come to `bound`. Under -FLT_MAX where nothing is known. */
+static inline float pd_cpu_over(const pd_cpu_weigh *w, float bound)
+{
+    double size = (bound < 0 ? -(double)bound : (double)bound) + 2.0 * w->size;
+    if (!(size < 0x1p126)) return -3.4028234663852886e38f;
+    /* A column's steps are at most one, and a millionth of its range, more than its weight. */
+    double under =
+        (double)w->ncolumns * (double)w->step * 1.0001 + size * (double)(w->ncolumns + 20) * 0x1p-23;
+    return (float)((double)bound + w->least - under);
 }
 
 /* The written score of one row, from the score of its similarity. */
@@ -114,13 +138,21 @@ static inline float pd_cpu_weigh_row(const pd_cpu_weigh *w, const pd_layout *lay
 typedef struct pd_cpu_group {
     float lt[PD_GROUP], qf[PD_GROUP], a[PD_GROUP], bar[PD_GROUP];
     uint32_t pass[PD_GROUP];
+    float step[PD_GROUP];           /* of the weights */
+    const uint8_t *steps[PD_GROUP]; /* the same */
 } pd_cpu_group;
 
 typedef struct pd_cpu_ops {
     const char *isa;
-    /* dots: [n][32], scores: [n][apart]; fills group->pass. */
-    void (*scores_i8)(const int32_t *dots, uint32_t n, const float *term, const float *scale,
-                      pd_cpu_group *group, float *scores, size_t apart);
+    /* dots: [n][32], scores: [n][apart]; fills group->pass. Returns the queries that have rows there. */
+    uint32_t (*scores_i8)(const int32_t *dots, uint32_t n, const float *term, const float *scale,
+                          pd_cpu_group *group, float *scores, size_t apart);
+    /* The same for queries first .. last - 1, which weigh the columns of `parts`; bit r of pass[i] is
+     *     score + step[i] * the sum of the steps of the row's values >= bar[i]
+     * scores, bounds (what stands left of the bar): [n][32] */
+    uint32_t (*weighed_i8)(const int32_t *dots, uint32_t first, uint32_t last, const pd_cpu_part *parts,
+                           uint32_t nparts, const pd_layout *layout, const void *page, pd_cpu_group *group,
+                           float *scores, float *bounds);
     /* Similarities of n <= PD_GROUP queries to codes [dim][32]: f32 sums over d ascending. out: [n][32] */
     void (*sims_f32)(const float *codes, uint32_t dim, const float *const *queries, uint32_t n, int l2,
                      float *out);
@@ -157,13 +189,13 @@ typedef struct pd_cpu_ops {
                             float *scores, uint32_t mask, float bar);
     /* values[i] += more[i] (NULL: nothing); what is then NaN or under -FLT_MAX becomes -FLT_MAX. */
     void (*settle)(float *values, const float *more, uint32_t n);
-    /* Appends the scores and slots (slot + row) of the rows of mask; up to 16 entries behind what it returns may be
+    /* Appends the scores, bounds (NULL: none) and slots (slot + row) of the rows of mask; up to 16 entries behind what it returns may be
      * written over. Returns how many. */
-    uint32_t (*append)(const float *scores, uint32_t slot, uint32_t mask, float *out_scores,
-                       uint32_t *out_slots);
+    uint32_t (*append)(const float *scores, const float *bounds, uint32_t slot, uint32_t mask,
+                       float *out_scores, float *out_bounds, uint32_t *out_slots);
     /* Keeps the entries whose score is over t (and those at t where ties is set), in order, in place. Returns how
      * many. */
-    uint32_t (*keep)(float *scores, uint32_t *slots, uint32_t n, float t, int ties);
+    uint32_t (*keep)(float *scores, float *others, uint32_t *slots, uint32_t n, float t, int ties);
     /* The k-th largest of n values, 1 <= k <= n, none NaN. scratch: [2 * (n + 32)] */
     float (*kth)(const float *values, uint32_t n, uint32_t k, float *scratch);
     /* pd_quantise_query of score.h, of query - less (NULL: of query). codes: [dim64], zero past dim */

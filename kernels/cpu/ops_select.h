@@ -10,8 +10,8 @@
 
 #if VB == 64
 /* Compressed in a register and stored whole: compressing into memory is microcode on some machines. */
-static uint32_t append(const float *scores, uint32_t slot, uint32_t mask, float *out_scores,
-                       uint32_t *out_slots)
+static uint32_t append(const float *scores, const float *bounds, uint32_t slot, uint32_t mask,
+                       float *out_scores, float *out_bounds, uint32_t *out_slots)
 {
     const __m512i rows = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     uint32_t done = 0;
@@ -21,12 +21,15 @@ static uint32_t append(const float *scores, uint32_t slot, uint32_t mask, float 
         __m512i slots = _mm512_add_epi32(rows, _mm512_set1_epi32((int32_t)(slot + 16 * v)));
         _mm512_storeu_ps(out_scores + done, _mm512_maskz_compress_ps(some, _mm512_loadu_ps(scores + 16 * v)));
         _mm512_storeu_si512(out_slots + done, _mm512_maskz_compress_epi32(some, slots));
+        if (bounds)
+            _mm512_storeu_ps(out_bounds + done,
+                             _mm512_maskz_compress_ps(some, _mm512_loadu_ps(bounds + 16 * v)));
         done += (uint32_t)__builtin_popcount(some);
     }
     return done;
 }
 
-static uint32_t keep(float *scores, uint32_t *slots, uint32_t n, float t, int ties)
+static uint32_t keep(float *scores, float *others, uint32_t *slots, uint32_t n, float t, int ties)
 {
     const __m512 limit = _mm512_set1_ps(t);
     uint32_t kept = 0;
@@ -36,6 +39,10 @@ static uint32_t keep(float *scores, uint32_t *slots, uint32_t n, float t, int ti
         __m512i at = _mm512_maskz_loadu_epi32(there, slots + i);
         __mmask16 pass = ties ? _mm512_mask_cmp_ps_mask(there, some, limit, _CMP_GE_OQ)
                               : _mm512_mask_cmp_ps_mask(there, some, limit, _CMP_GT_OQ);
+        if (others) {
+            __m512 other = _mm512_maskz_loadu_ps(there, others + i);
+            _mm512_storeu_ps(others + kept, _mm512_maskz_compress_ps(pass, other));
+        }
         _mm512_storeu_ps(scores + kept, _mm512_maskz_compress_ps(pass, some));
         _mm512_storeu_si512(slots + kept, _mm512_maskz_compress_epi32(pass, at));
         kept += (uint32_t)__builtin_popcount(pass);
@@ -100,20 +107,21 @@ static float kth(const float *values, uint32_t n, uint32_t k, float *scratch)
     return kth_of_few(values, n, k);
 }
 #else
-static uint32_t append(const float *scores, uint32_t slot, uint32_t mask, float *out_scores,
-                       uint32_t *out_slots)
+static uint32_t append(const float *scores, const float *bounds, uint32_t slot, uint32_t mask,
+                       float *out_scores, float *out_bounds, uint32_t *out_slots)
 {
     uint32_t done = 0;
     for (; mask; mask &= mask - 1) {
         uint32_t row = (uint32_t)__builtin_ctz(mask);
         out_scores[done] = scores[row];
+        if (bounds) out_bounds[done] = bounds[row];
         out_slots[done++] = slot + row;
     }
     return done;
 }
 
 /* Without a branch: what does not pass is written over by the next. */
-static uint32_t keep(float *scores, uint32_t *slots, uint32_t n, float t, int ties)
+static uint32_t keep(float *scores, float *others, uint32_t *slots, uint32_t n, float t, int ties)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -121,6 +129,7 @@ static uint32_t keep(float *scores, uint32_t *slots, uint32_t n, float t, int ti
         uint32_t slot = slots[i];
         scores[kept] = score;
         slots[kept] = slot;
+        if (others) others[kept] = others[i];
         kept += (uint32_t)(score > t) | (uint32_t)(ties && score == t);
     }
     return kept;

@@ -6,6 +6,7 @@
 
 #include "cpu.h"
 #include "score.h"
+#include "vector.h"
 
 pd_status pd_buffer_need(pd_buffer *buffer, size_t bytes, const char *what, pd_error *err)
 {
@@ -33,6 +34,8 @@ void pd_prepared_free(pd_prepared *prepared)
     pd_buffer_free(&prepared->codes);
     pd_buffer_free(&prepared->near);
     pd_buffer_free(&prepared->columns);
+    pd_buffer_free(&prepared->parts);
+    pd_buffer_free(&prepared->steps);
     pd_buffer_free(&prepared->counts);
     pd_buffer_free(&prepared->projected);
 }
@@ -58,8 +61,11 @@ typedef struct prep_job {
     unsigned char *codes, *near;
     size_t packed;       /* bytes from one query to the next */
     projecting *workers; /* [threads]; NULL: codes have all dimensions */
-    uint32_t *column_at; /* [count + 1]: where each query's columns begin */
+    uint32_t *column_at; /* [count + 1]: where each query's columns begin, and its parts */
+    uint32_t *step_at;   /* [count + 1]: where its steps begin, in lines of 64 bytes */
     pd_cpu_column *columns;
+    pd_cpu_part *parts;
+    uint8_t *steps;
 } prep_job;
 
 /* ------------------------------------------------------------------------------------------------ weights --- */
@@ -72,76 +78,156 @@ static int weighs(const pd_shape *shape, const pd_layout *layout, const float *w
     return 0;
 }
 
-static uint32_t count_columns(const pd_shape *shape, const pd_layout *layout, const float *weights)
+/* The values of a byte column that rows may hold. Without an index (an exact search) nothing is known of them. */
+static void values_of(const prep_job *job, uint32_t column, uint32_t *first, uint32_t *count)
 {
-    uint32_t count = 0;
-    for (uint32_t c = 0; weights && c < shape->nbytes; c++)
-        count += (uint32_t)weighs(shape, layout, weights, c);
-    return count;
+    *first = 0;
+    *count = 256;
+    if (!job->index) return;
+    uint32_t least = job->index->blocks.first[column], most = job->index->blocks.last[column];
+    *first = least <= most ? least : 0;
+    *count = least <= most ? most - least + 1 : 1;
 }
 
-/* least: the smallest weight of any value. */
-static void fill_column(const pd_shape *shape, const float *weights, uint32_t column, pd_cpu_column *out,
-                        float *least)
+/* Takes one more weighed column into the parts, of which there are n so far. The table of one that is full is closed. Returns
+ * how many there are then. */
+static uint32_t add_part(const prep_job *job, uint32_t column, pd_cpu_part *part, uint32_t n)
 {
-    uint32_t size = shape->sizes[column];
+    uint32_t first, count;
+    values_of(job, column, &first, &count);
+    uint32_t room = (count + 15u) & ~15u, used = 0, at = 0;
+    if (n > 0) {
+        part += n - 1;
+        uint32_t j = part->n - 1;
+        used = part->offset[j] + ((part->count[j] + 15u) & ~15u);
+        at = part->at + part->entries;
+        if (part->n == PD_PART_COLUMNS || used + room > 128) {
+            used = 0;
+            part++;
+        }
+    }
+    if (used == 0) {
+        *part = (pd_cpu_part){.at = at};
+        n++;
+    }
+    uint32_t j = part->n++;
+    part->column[j] = (uint16_t)column;
+    part->first[j] = (uint8_t)first;
+    part->count[j] = (uint16_t)count;
+    part->offset[j] = (uint8_t)used;
+    part->entries = used + room <= 64 ? 64 : used + room <= 128 ? 128 : 256;
+    return n;
+}
+
+/* What a query's columns take: how many they are, and the lines of 64 bytes of their steps. */
+static void count_columns(const prep_job *job, uint32_t q)
+{
+    const float *weights = job->queries[q].weights;
+    pd_cpu_part parts[2];
+    uint32_t n = 0, columns = 0;
+    for (uint32_t c = 0; weights && c < job->shape->nbytes; c++) {
+        if (!weighs(job->shape, job->layout, weights, c)) continue;
+        columns++;
+        n = add_part(job, c, parts, n);
+        if (n < 2) continue;
+        parts[0] = parts[1];
+        n = 1;
+    }
+    job->column_at[q] = columns;
+    job->step_at[q] = n ? (parts[0].at + parts[0].entries) / 64 : 0;
+}
+
+/* The least and the most of some weights. */
+static void range_of(const float *weights, uint32_t n, float *least, float *most)
+{
+    uint32_t v = 0;
+    if (n >= VF) {
+        vfloat low = v_load(weights), high = low;
+        for (; v + VF <= n; v += VF) {
+            low = v_min(v_load(weights + v), low);
+            high = v_max(v_load(weights + v), high);
+        }
+        for (uint32_t j = 0; j < VF; j++) {
+            *least = low[j] < *least ? low[j] : *least;
+            *most = high[j] > *most ? high[j] : *most;
+        }
+    }
+    for (; v < n; v++) {
+        *least = weights[v] < *least ? weights[v] : *least;
+        *most = weights[v] > *most ? weights[v] : *most;
+    }
+}
+
+/* least, most: the smallest and the largest weight of any value that occurs. */
+static void fill_column(const prep_job *job, const float *weights, uint32_t column, pd_cpu_column *out,
+                        float *least, float *most)
+{
+    uint32_t size = job->shape->sizes[column], first, count;
+    values_of(job, column, &first, &count);
+    uint32_t some = first >= size ? 0 : first + count > size ? size - first : count;
     out->column = column;
     out->size = size;
     out->table = weights;
-    out->reach = size < 64 ? 64 : size < 128 ? 128 : 256;
     /* Values past the size weigh nothing; they count for the most and the least too. */
+    *most = *least = some == count ? weights[first] : 0.0f;
+    range_of(weights + first, some, least, most);
+    out->most = *most;
+    if (!job->index || !job->index->histograms || !job->index->tied[column]) return;
+    float low = 0.0f;
     out->most = size < 256 ? 0.0f : weights[0];
-    *least = out->most;
-    for (uint32_t v = 0; v < size; v++) {
-        out->most = weights[v] > out->most ? weights[v] : out->most;
-        *least = weights[v] < *least ? weights[v] : *least;
-    }
+    range_of(weights, size, &low, &out->most);
 }
 
-/* A step more than the quotient rounded down: never too small, whatever the rounding. */
-static void fill_steps(pd_cpu_column *column, float least, float step)
+/* The steps of one column of a part. A step more than the quotient rounded down: never too small, whatever the rounding. */
+static void fill_steps(const pd_cpu_column *column, const pd_cpu_part *part, uint32_t j, float least,
+                       float step, uint8_t *steps)
 {
-    if (step == 0.0f) {
-        memset(column->steps, 0, column->reach);
-        return;
-    }
+    if (step == 0.0f) return;
+    uint32_t first = part->first[j], last = first + part->count[j], v = first;
     float per = 1.000001f / step;
-    for (uint32_t v = 0; v < column->size; v++)
-        column->steps[v] = (uint8_t)(int32_t)((column->table[v] - least) * per + 1.0f);
-    if (column->size < 256)
-        memset(column->steps + column->size, (uint8_t)(int32_t)((0.0f - least) * per + 1.0f),
-               column->reach - column->size);
+    for (; v < last && v < column->size; v++)
+        steps[v - first] = (uint8_t)(int32_t)((column->table[v] - least) * per + 1.0f);
+    if (v < last) memset(steps + (v - first), (uint8_t)(int32_t)((0.0f - least) * per + 1.0f), last - v);
 }
 
-/* Columns, bounds and steps of one weight table. The steps of all columns together stay within a byte: the whole range
- * is 255 steps less two a column, since each column rounds up. */
-static void fill_weigh(const prep_job *job, const float *weights, pd_cpu_column *columns, pd_cpu_weigh *weigh)
+/* Columns, bounds and steps of one weight table. The column of the widest range has 254 steps of it, and one for what rounding
+ * adds. */
+static void fill_weigh(const prep_job *job, const float *weights, pd_cpu_column *columns, pd_cpu_part *parts,
+                       uint8_t *steps, pd_cpu_weigh *weigh)
 {
     const pd_shape *shape = job->shape;
     float least[PD_MAX_BYTES];
-    double range = 0;
+    double range = 0, widest = 0;
     uint32_t used = 0;
-    weigh->columns = columns;
-    for (uint32_t c = 0; weigh->ncolumns && c < shape->nbytes; c++) {
+    for (uint32_t c = 0; c < shape->nbytes && used < weigh->ncolumns; c++) {
         if (!weighs(shape, job->layout, weights, c)) continue;
-        pd_cpu_column *column = &columns[used];
-        fill_column(shape, weights + job->layout->weight_at[c], c, column, &least[used]);
-        weigh->most += (double)column->most;
+        float most;
+        fill_column(job, weights + job->layout->weight_at[c], c, &columns[used], &least[used], &most);
+        weigh->nparts = add_part(job, c, parts, weigh->nparts);
+        weigh->most += (double)most;
         weigh->least += (double)least[used];
-        range += (double)column->most - (double)least[used];
-        weigh->size += fmax(fabs((double)column->most), fabs((double)least[used]));
+        double own = (double)most - (double)least[used];
+        range += own;
+        widest = own > widest ? own : widest;
+        weigh->size += fmax(fabs((double)most), fabs((double)least[used]));
         used++;
     }
-    /* With so many columns that whole steps say nothing, everything may reach everything; the same where the range is so
-     * small that it cannot be cut. */
-    int rooms = 255 - 2 * (int)used;
-    weigh->step = rooms > 0 ? (float)(range / rooms) * 1.00001f : 0.0f;
+    weigh->columns = columns;
+    weigh->parts = parts;
+    weigh->steps = steps;
+    /* A range so small that it cannot be cut, or so large that sums may overflow, is not looked into. */
+    weigh->step = (float)(widest / 253) * 1.00001f;
     if (!(weigh->step >= 256 * FLT_MIN) || !(range <= (double)FLT_MAX)) {
         weigh->step = 0.0f;
         weigh->least = weigh->most;
     }
-    for (uint32_t i = 0; i < used; i++)
-        fill_steps(&columns[i], least[i], weigh->step);
+    used = 0;
+    for (uint32_t p = 0; p < weigh->nparts; p++) {
+        memset(steps + parts[p].at, 0, parts[p].entries);
+        for (uint32_t j = 0; j < parts[p].n; j++, used++)
+            fill_steps(&columns[used], &parts[p], j, least[used], weigh->step,
+                       steps + parts[p].at + parts[p].offset[j]);
+    }
 }
 
 static void add_keys(pd_cpu_weigh *weigh)
@@ -160,15 +246,55 @@ static int same_weights(const pd_query *queries, uint32_t q)
     return q > 0 && queries[q].weights == queries[q - 1].weights;
 }
 
+static int same_columns(const pd_cpu_weigh *a, const pd_cpu_weigh *b)
+{
+    if (a->ncolumns != b->ncolumns) return 0;
+    for (uint32_t i = 0; i < a->ncolumns; i++)
+        if (a->columns[i].column != b->columns[i].column) return 0;
+    return 1;
+}
+
+/* The sets of columns met last, the latest first, each by a query that weighs them. */
+#define SETS 4u
+typedef struct known_sets {
+    uint32_t n, query[SETS];
+} known_sets;
+
+/* A query that weighs the same columns as query q: one of the known, or q. */
+static uint32_t set_of(const pd_prep *preps, uint32_t q, known_sets *known)
+{
+    uint32_t i = 0, query = q;
+    while (i < known->n && !same_columns(&preps[q].weigh, &preps[known->query[i]].weigh))
+        i++;
+    if (i < known->n)
+        query = known->query[i];
+    else if (known->n < SETS)
+        known->n++;
+    else
+        i = SETS - 1;
+    for (; i > 0; i--)
+        known->query[i] = known->query[i - 1];
+    known->query[0] = query;
+    return query;
+}
+
 /* Once the first of each run of equal weight tables is made: the others take it over, and all add their keys. */
 static void share_weights(const pd_query *queries, uint32_t count, pd_prep *preps)
 {
+    known_sets known = {0};
     for (uint32_t q = 0; q < count; q++) {
         pd_cpu_weigh *weigh = &preps[q].weigh;
-        if (!same_weights(queries, q)) continue;
+        if (!same_weights(queries, q)) {
+            weigh->set = set_of(preps, q, &known);
+            continue;
+        }
         const pd_cpu_weigh *before = &preps[q - 1].weigh;
         weigh->ncolumns = before->ncolumns;
         weigh->columns = before->columns;
+        weigh->nparts = before->nparts;
+        weigh->parts = before->parts;
+        weigh->steps = before->steps;
+        weigh->set = before->set;
         weigh->step = before->step;
         weigh->most = before->most;
         weigh->least = before->least;
@@ -265,9 +391,8 @@ static void vector_task(void *context, uint32_t task, uint32_t worker)
     int coded = job->index && job->shape->nlist > 0;
     for (uint32_t q = task * PREP_TASK; q < task_end(job, task); q++) {
         job->preps[q] = (pd_prep){.query = &job->queries[q]};
-        job->column_at[q] = same_weights(job->queries, q)
-                                ? 0
-                                : count_columns(job->shape, job->layout, job->queries[q].weights);
+        job->column_at[q] = job->step_at[q] = 0;
+        if (!same_weights(job->queries, q)) count_columns(job, q);
         prepare_vector(job, q);
         if (coded && !job->workers && job->preps[q].vector)
             prepare_codes(job, q, job->preps[q].vector, job->index->mean);
@@ -308,8 +433,21 @@ static void weight_task(void *context, uint32_t task, uint32_t worker)
         weigh->keys = job->queries[q].key_weights;
         weigh->ncolumns = job->column_at[q + 1] - job->column_at[q];
         if (weigh->ncolumns)
-            fill_weigh(job, job->queries[q].weights, job->columns + job->column_at[q], weigh);
+            fill_weigh(job, job->queries[q].weights, job->columns + job->column_at[q],
+                       job->parts + job->column_at[q], job->steps + (size_t)job->step_at[q] * 64, weigh);
     }
+}
+
+/* counts: [count + 1], of which the last is not looked at: each becomes the sum of those before it. Returns the sum of all. */
+static uint32_t sum_up(uint32_t *counts, uint32_t count)
+{
+    uint32_t total = 0;
+    for (uint32_t q = 0; q <= count; q++) {
+        uint32_t own = q < count ? counts[q] : 0;
+        counts[q] = total;
+        total += own;
+    }
+    return total;
 }
 
 pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const pd_layout *layout,
@@ -323,7 +461,8 @@ pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const p
     if (status == PD_OK && shape->dim != dim16)
         status = pd_buffer_need(&prepared->vectors, count * dim16 * sizeof(float), "query vectors", err);
     if (status == PD_OK)
-        status = pd_buffer_need(&prepared->counts, ((size_t)count + 1) * sizeof(uint32_t), "weights", err);
+        status =
+            pd_buffer_need(&prepared->counts, 2 * ((size_t)count + 1) * sizeof(uint32_t), "weights", err);
     if (status == PD_OK && codes)
         status = pd_buffer_need(&prepared->codes, count * packed, "query codes", err);
     if (status == PD_OK && codes && shape->metric == PD_L2)
@@ -341,20 +480,21 @@ pd_status pd_prepare(const pd_cpu_device *device, const pd_shape *shape, const p
                     .codes = prepared->codes.data,
                     .near = prepared->near.data,
                     .packed = packed,
-                    .column_at = prepared->counts.data};
+                    .column_at = prepared->counts.data,
+                    .step_at = (uint32_t *)prepared->counts.data + count + 1};
     status = take_projecting(&job, prepared, err);
     if (status != PD_OK) return status;
     uint32_t tasks = (count + PREP_TASK - 1) / PREP_TASK;
     pd_pool_run(device->pool, tasks, vector_task, &job);
-    uint32_t total = 0;
-    for (uint32_t q = 0; q <= count; q++) {
-        uint32_t own = q < count ? job.column_at[q] : 0;
-        job.column_at[q] = total;
-        total += own;
-    }
-    status = pd_buffer_need(&prepared->columns, total * sizeof(pd_cpu_column), "weights", err);
+    uint32_t columns = sum_up(job.column_at, count), lines = sum_up(job.step_at, count);
+    status = pd_buffer_need(&prepared->columns, columns * sizeof(pd_cpu_column), "weights", err);
+    if (status == PD_OK)
+        status = pd_buffer_need(&prepared->parts, columns * sizeof(pd_cpu_part), "weights", err);
+    if (status == PD_OK) status = pd_buffer_need(&prepared->steps, (size_t)lines * 64, "weights", err);
     if (status != PD_OK) return status;
     job.columns = prepared->columns.data;
+    job.parts = prepared->parts.data;
+    job.steps = prepared->steps.data;
     pd_pool_run(device->pool, tasks, weight_task, &job);
     share_weights(queries, count, job.preps);
     return PD_OK;

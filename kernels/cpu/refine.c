@@ -4,12 +4,26 @@
 
 #include "cpu.h"
 
-/* Everything into the first set of candidates. */
+static int refines(const pd_batch *batch, uint32_t q)
+{
+    return batch->refines && batch->queries[q].vector;
+}
+
+/* The best are known, if not how good they are, and they will be scored again. */
+static int chosen(const pd_batch *batch, const pd_shortlist *list, uint32_t q)
+{
+    return batch->by_query && refines(batch, q) && list->count <= list->keep;
+}
+
+/* Everything into the first set of candidates, the best of them alone. */
 static pd_shortlist *join(pd_batch *batch, uint32_t q, pd_worker *worker)
 {
     pd_shortlist *all = &batch->candidates[q];
+    if (chosen(batch, all, q)) return all;
+    pd_shortlist_settle(batch, all);
     for (uint32_t part = 1; !batch->by_query && part < batch->parts; part++) {
-        const pd_shortlist *own = &batch->candidates[(size_t)part * batch->n + q];
+        pd_shortlist *own = &batch->candidates[(size_t)part * batch->n + q];
+        pd_shortlist_settle(batch, own);
         all->scanned += own->scanned;
         for (uint32_t i = 0; i < own->count;) {
             uint32_t room = all->room - all->count, some = own->count - i < room ? own->count - i : room;
@@ -20,6 +34,7 @@ static pd_shortlist *join(pd_batch *batch, uint32_t q, pd_worker *worker)
             if (all->count == all->room) pd_shortlist_shrink(batch, all, worker);
         }
     }
+    if (all->count > all->keep) pd_shortlist_shrink(batch, all, worker);
     return all;
 }
 
@@ -61,16 +76,35 @@ static void refine_rows(const pd_batch *batch, const pd_prep *prep, const uint32
     }
 }
 
-static int refines(const pd_batch *batch, uint32_t q)
+/* Where weights are deferred, leaves the rows whose bounds say that they may be among the best, and asks for what their weights
+ * are found by: rows lie anywhere in memory. */
+static void ask_for_weights(pd_batch *batch, uint32_t q, pd_worker *worker)
 {
-    return batch->refines && batch->queries[q].vector;
+    const pd_host_index *index = batch->index;
+    const pd_layout *layout = &index->base.layout;
+    for (uint32_t part = 0; part < (batch->by_query ? 1 : batch->parts); part++) {
+        pd_shortlist *list = &batch->candidates[(size_t)part * batch->n + q];
+        if (!list->weigh) continue;
+        if (list->count > list->keep) pd_shortlist_shrink(batch, list, worker);
+        const pd_cpu_weigh *weigh = &batch->preps[q].weigh;
+        for (uint32_t p = 0; p < weigh->nparts; p++)
+            for (uint32_t j = 0; j < weigh->parts[p].n; j++)
+                for (uint32_t v = 0; v < weigh->parts[p].count[j]; v += 16)
+                    __builtin_prefetch(batch->queries[q].weights +
+                                       layout->weight_at[weigh->parts[p].column[j]] +
+                                       weigh->parts[p].first[j] + v);
+        for (uint32_t i = 0; i < list->count; i++) {
+            unsigned char *page = pd_host_page(index, list->slots[i] / PD_PAGE_ROWS);
+            for (uint32_t c = 0; c < weigh->ncolumns; c += 2)
+                __builtin_prefetch(pd_page_bytes(layout, page, weigh->columns[c].column));
+        }
+    }
 }
 
 /* Cuts the shortlist down to what is refined, and asks for what will be read: rows lie anywhere in memory. */
 static void cut_down(pd_batch *batch, uint32_t q, pd_worker *worker)
 {
-    pd_shortlist *list = join(batch, q, worker);
-    pd_shortlist_shrink(batch, list, worker);
+    const pd_shortlist *list = join(batch, q, worker);
     const pd_host_index *index = batch->index;
     const pd_shape *shape = &index->base.shape;
     size_t bytes = shape->dim * (shape->refine == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
@@ -78,10 +112,6 @@ static void cut_down(pd_batch *batch, uint32_t q, pd_worker *worker)
         uint32_t slot = list->slots[i];
         __builtin_prefetch(
             &pd_page_ids(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS))[slot % PD_PAGE_ROWS]);
-        const pd_cpu_weigh *weigh = &batch->preps[q].weigh;
-        for (uint32_t c = 0; refines(batch, q) && c < weigh->ncolumns; c += 2)
-            __builtin_prefetch(pd_page_bytes(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS),
-                                             weigh->columns[c].column));
         const unsigned char *row = refines(batch, q) ? refine_row(index, slot) : NULL;
         for (size_t byte = 0; row && byte < bytes; byte += 64)
             __builtin_prefetch(row + byte, 0, 2);
@@ -119,9 +149,10 @@ static void refine_task(void *context, uint32_t task, uint32_t number)
     pd_worker *worker = &batch->workers[number];
     uint32_t first = task * REFINE_TASK;
     uint32_t last = batch->n - first < REFINE_TASK ? batch->n : first + REFINE_TASK;
-    for (uint32_t q = first; q <= last; q++) {
-        if (q < last) cut_down(batch, q, worker);
-        if (q > first) finish(batch, q - 1, worker);
+    for (uint32_t q = first; q <= last + 1; q++) {
+        if (q < last) ask_for_weights(batch, q, worker);
+        if (q > first && q <= last) cut_down(batch, q - 1, worker);
+        if (q > first + 1) finish(batch, q - 2, worker);
     }
 }
 

@@ -30,6 +30,9 @@ typedef struct scan_group {
     pd_shortlist *to[PD_GROUP];
     float least[PD_GROUP]; /* the bar under which not even the steps of a row's values help */
     pd_cpu_group codes;    /* of the queries with a vector */
+    int weighs;            /* some of them weighs columns, and rows are i8 codes */
+    uint32_t whole;        /* queries that weigh anything */
+    uint32_t excludes;     /* queries that exclude ids */
     int filters;           /* some query has a filter */
     uint64_t seen;         /* rows that every query of the group has looked at */
     /* The filters as summaries see them; NULL: they say nothing. Neighbours that share a filter share it. */
@@ -37,14 +40,26 @@ typedef struct scan_group {
     pd_block_filter folded[PD_GROUP];
 } scan_group;
 
+/* The scores of query i come with the steps of its weights. */
+static int in_steps(const scan_group *group, uint32_t i)
+{
+    return group->preps[i]->codes != NULL;
+}
+
 /* After the bar of query i rose. */
 static void set_bars(scan_group *group, uint32_t i)
 {
     const pd_cpu_weigh *weigh = &group->preps[i]->weigh;
     float bar = group->to[i]->bar;
+    if (group->to[i]->weigh) {
+        group->codes.bar[i] = group->to[i]->under;
+        return;
+    }
     int weighs = weigh->ncolumns + weigh->nkeys > 0;
-    group->codes.bar[i] = weighs ? pd_cpu_under(weigh, bar, weigh->most) : bar;
     group->least[i] = weighs ? pd_cpu_under(weigh, bar, weigh->least) : bar;
+    group->codes.bar[i] = !weighs              ? bar
+                          : in_steps(group, i) ? group->least[i]
+                                               : pd_cpu_under(weigh, bar, weigh->most);
 }
 
 static const pd_filter *filter_of(const scan_group *group, uint32_t i)
@@ -70,6 +85,9 @@ static void add_query(scan_group *group, const pd_pair *pair, pd_shortlist *to)
     uint32_t i = group->n++;
     const pd_prep *prep = group->preps[i] = &batch->preps[pair->query];
     group->to[i] = to;
+    if (to->count == 0 && in_steps(group, i)) pd_shortlist_defer(to, &prep->weigh);
+    group->whole |= (uint32_t)(prep->weigh.ncolumns + prep->weigh.nkeys > 0) << i;
+    group->excludes |= (uint32_t)(prep->query->nexclude > 0) << i;
     fold_filter(group, i);
     set_bars(group, i);
     if (!prep->vector) return;
@@ -78,26 +96,32 @@ static void add_query(scan_group *group, const pd_pair *pair, pd_shortlist *to)
     group->codes.qf[i] = prep->qf;
     group->codes.a[i] = prep->weigh.a;
     if (!prep->codes) return;
+    group->codes.step[i] = prep->weigh.step;
+    group->codes.steps[i] = prep->weigh.steps;
+    group->weighs |= prep->weigh.ncolumns > 0;
     size_t packed = pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.layout.code_dim));
     memcpy(group->worker->group + i * packed, prep->codes, packed);
 }
 
 /* The rows of mask, whose scores are those of the similarity alone: what passes goes into the shortlist of query i. */
 static void take_rows(scan_group *group, uint32_t i, uint32_t number, const unsigned char *page,
-                      float *scores, uint32_t mask)
+                      float *scores, const float *bounds, uint32_t mask)
 {
     const pd_batch *batch = group->batch;
-    const pd_cpu_weigh *weigh = &group->preps[i]->weigh;
-    const pd_layout *layout = &batch->index->base.layout;
-    const pd_cpu_ops *ops = batch->device->ops;
-    if (weigh->ncolumns > 0) mask = ops->steps(weigh, layout, page, scores, group->least[i], mask);
-    if (mask == 0) return;
-    if (weigh->ncolumns + weigh->nkeys > 0) {
-        mask = ops->add_weights(weigh, layout, page, scores, mask, group->to[i]->bar);
-        if (mask == 0) return;
+    pd_shortlist *to = group->to[i];
+    scores += i * PD_PAGE_ROWS;
+    if (!to->weigh && (group->whole >> i & 1)) {
+        const pd_cpu_weigh *weigh = &group->preps[i]->weigh;
+        const pd_layout *layout = &batch->index->base.layout;
+        const pd_cpu_ops *ops = batch->device->ops;
+        if (weigh->ncolumns > 0 && !in_steps(group, i))
+            mask = ops->steps(weigh, layout, page, scores, group->least[i], mask);
+        if (mask) mask = ops->add_weights(weigh, layout, page, scores, mask, to->bar);
     }
-    if (pd_shortlist_push(batch, group->to[i], group->preps[i]->query, page, number * PD_PAGE_ROWS, scores,
-                          mask, group->worker))
+    if (to->tied || (group->excludes >> i & 1))
+        mask = pd_shortlist_strike(batch, to, group->preps[i]->query, page, scores, mask);
+    if (mask && pd_shortlist_push(batch, to, number * PD_PAGE_ROWS, scores, bounds + i * PD_PAGE_ROWS, mask,
+                                  group->worker))
         set_bars(group, i);
 }
 
@@ -114,9 +138,10 @@ static const float *tile_of(const pd_batch *batch, uint32_t page, pd_worker *wor
     return worker->tile;
 }
 
-/* Scores of the similarity alone where rows are not i8 codes, and the rows that exist. live: [32] */
-static void whole_scores(scan_group *group, uint32_t number, const unsigned char *page, uint32_t live,
-                         float *scores)
+/* Scores of the similarity alone where rows are not i8 codes, and the rows that exist. live: [32]. Returns the queries of which
+ * rows may pass. */
+static uint32_t whole_scores(scan_group *group, uint32_t number, const unsigned char *page, uint32_t live,
+                             float *scores)
 {
     const pd_batch *batch = group->batch;
     const pd_cpu_ops *ops = batch->device->ops;
@@ -143,6 +168,7 @@ static void whole_scores(scan_group *group, uint32_t number, const unsigned char
             own[r] = group->codes.a[i] * own[r] + 0.0f;
         group->codes.pass[i] = live & ops->at_least(own, group->codes.bar[i]);
     }
+    return UINT32_MAX;
 }
 
 /* The queries of which a page may hold rows, as its summary has it. */
@@ -179,8 +205,26 @@ static uint32_t filter_page(const scan_group *group, const unsigned char *page, 
     return some;
 }
 
-/* Scores of the similarity alone with i8 codes, of the queries in some. */
-static void code_scores(scan_group *group, const unsigned char *page, uint32_t some, float *scores)
+/* Neighbours that weigh the same columns go together. */
+static uint32_t weighed_scores(scan_group *group, const unsigned char *page, const int32_t *dots,
+                               float *scores, float *bounds)
+{
+    const pd_batch *batch = group->batch;
+    uint32_t some = 0;
+    for (uint32_t i = 0, next; i < group->nvectors; i = next) {
+        const pd_cpu_weigh *weigh = &group->preps[i]->weigh;
+        for (next = i + 1; next < group->nvectors && group->preps[next]->weigh.set == weigh->set;)
+            next++;
+        some |=
+            batch->device->ops->weighed_i8(dots, i, next, weigh->parts, weigh->nparts,
+                                           &batch->index->base.layout, page, &group->codes, scores, bounds);
+    }
+    return some;
+}
+
+/* Scores of the similarity alone with i8 codes, of the queries in some. Returns those of which rows may pass. */
+static uint32_t code_scores(scan_group *group, const unsigned char *page, uint32_t some, float *scores,
+                            float *bounds)
 {
     const pd_batch *batch = group->batch;
     const pd_layout *layout = &batch->index->base.layout;
@@ -202,8 +246,15 @@ static void code_scores(scan_group *group, const unsigned char *page, uint32_t s
                      dots + i * PD_PAGE_ROWS);
         }
     }
-    batch->device->ops->scores_i8(dots, n, (const float *)(page + layout->term),
-                                  (const float *)(page + layout->scale), &group->codes, scores, PD_PAGE_ROWS);
+    if (group->weighs) return weighed_scores(group, page, dots, scores, bounds);
+    return batch->device->ops->scores_i8(dots, n, (const float *)(page + layout->term),
+                                         (const float *)(page + layout->scale), &group->codes, scores,
+                                         PD_PAGE_ROWS);
+}
+
+static uint32_t everybody(const scan_group *group)
+{
+    return group->n < 32 ? (1u << group->n) - 1 : UINT32_MAX;
 }
 
 static void scan_page(scan_group *group, uint32_t number, uint32_t rows)
@@ -216,22 +267,24 @@ static void scan_page(scan_group *group, uint32_t number, uint32_t rows)
     uint32_t live = rows & batch->device->ops->at_least(pd_page_term(layout, page), -FLT_MAX);
     if (live == 0) return;
     if (group->filters && (some = filter_page(group, page, live, may, pass)) == 0) return;
-    float scores[PD_GROUP * PD_PAGE_ROWS];
-    if (batch->index->base.shape.code == PD_CODE_I8)
-        code_scores(group, page, some, scores);
-    else
-        whole_scores(group, number, page, live, scores);
+    float scores[PD_GROUP * PD_PAGE_ROWS], bounds[PD_GROUP * PD_PAGE_ROWS];
+    uint32_t hit = batch->index->base.shape.code == PD_CODE_I8
+                       ? code_scores(group, page, some, scores, bounds)
+                       : whole_scores(group, number, page, live, scores);
     for (uint32_t i = group->nvectors; i < group->n; i++) {
         memset(scores + i * PD_PAGE_ROWS, 0, PD_PAGE_ROWS * sizeof *scores);
         group->codes.pass[i] = 0.0f >= group->codes.bar[i] ? live : 0;
+        hit |= 1u << i;
     }
     uint32_t count = (uint32_t)__builtin_popcount(live);
     if (!group->filters) group->seen += count;
-    for (uint32_t i = 0; i < group->n; i++) {
-        if (!(some >> i & 1)) continue;
-        uint32_t mask = group->codes.pass[i] & (group->filters ? pass[i] : rows);
-        if (group->filters) group->to[i]->scanned += count;
-        if (mask) take_rows(group, i, number, page, scores + i * PD_PAGE_ROWS, mask);
+    for (uint32_t i = 0; group->filters && i < group->n; i++) {
+        group->to[i]->scanned += some >> i & 1 ? count : 0;
+        group->codes.pass[i] &= pass[i];
+    }
+    for (hit &= some & everybody(group); hit; hit &= hit - 1) {
+        uint32_t i = (uint32_t)__builtin_ctz(hit), mask = group->codes.pass[i] & rows;
+        if (mask) take_rows(group, i, number, page, scores, bounds, mask);
     }
 }
 
@@ -242,7 +295,8 @@ static void start_group(scan_group *group, const pd_batch *batch, pd_worker *wor
     group->batch = batch;
     group->worker = worker;
     group->n = group->nvectors = 0;
-    group->filters = 0;
+    group->filters = group->weighs = 0;
+    group->whole = group->excludes = 0;
     group->seen = 0;
 }
 

@@ -144,21 +144,20 @@ static pd_status take_candidates(pd_batch *batch, pd_error *err)
     pd_status status = pd_buffer_need(&scratch[PD_SCRATCH_CANDIDATES],
                                       (size_t)copies * batch->n * sizeof(pd_shortlist), "candidates", err);
     if (status == PD_OK)
-        status = pd_buffer_need(&scratch[PD_SCRATCH_ENTRIES],
-                                copies * room * (sizeof(float) + sizeof(uint32_t)), "candidates", err);
+        status = pd_buffer_need(&scratch[PD_SCRATCH_ENTRIES], copies * room * 3 * sizeof(float), "candidates",
+                                err);
     if (status != PD_OK) return status;
     batch->candidates = scratch[PD_SCRATCH_CANDIDATES].data;
-    unsigned char *entries = scratch[PD_SCRATCH_ENTRIES].data;
+    float *entries = scratch[PD_SCRATCH_ENTRIES].data;
     for (uint32_t c = 0; c < copies; c++) {
         for (uint32_t q = 0; q < batch->n; q++) {
             const pd_query *query = &batch->queries[q];
             uint32_t depth = pd_cpu_depth(query, batch->refines);
             size_t each = pd_shortlist_room(depth) + 16;
             /* min_score applies to the final score; a code's score is final only where nothing refines it. */
-            pd_shortlist_init(&batch->candidates[(size_t)c * batch->n + q], (float *)(void *)entries,
-                              (uint32_t *)(void *)(entries + each * sizeof(float)), depth,
+            pd_shortlist_init(&batch->candidates[(size_t)c * batch->n + q], entries, depth,
                               batch->refines && query->vector ? -INFINITY : query->min_score);
-            entries += each * (sizeof(float) + sizeof(uint32_t));
+            entries += 3 * each;
         }
     }
     return PD_OK;

@@ -6,13 +6,22 @@
  * rises above the keep-th best seen. */
 #include "cpu.h"
 
-void pd_shortlist_init(pd_shortlist *list, float *scores, uint32_t *slots, uint32_t keep, float least)
+void pd_shortlist_init(pd_shortlist *list, float *memory, uint32_t keep, float least)
 {
-    *list = (pd_shortlist){.scores = scores,
-                           .slots = slots,
+    uint32_t room = pd_shortlist_room(keep);
+    *list = (pd_shortlist){.scores = memory,
+                           .slots = (uint32_t *)(void *)(memory + room + 16),
                            .keep = keep,
-                           .room = pd_shortlist_room(keep),
+                           .room = room,
                            .bar = least > -FLT_MAX ? least : -FLT_MAX};
+}
+
+void pd_shortlist_defer(pd_shortlist *list, const pd_cpu_weigh *weigh)
+{
+    /* Weights of keys are in no bound. Under 2^100 no weight makes an infinite sum of a finite similarity. */
+    int bounded = weigh->ncolumns > 0 && weigh->nkeys == 0 && weigh->step > 0.0f && weigh->size < 0x1p100;
+    list->weigh = bounded ? weigh : NULL;
+    if (list->weigh) list->under = pd_cpu_under(weigh, list->bar, weigh->least);
 }
 
 static uint64_t id_at(const pd_batch *batch, uint32_t slot)
@@ -45,14 +54,48 @@ static void settle_ties(const pd_batch *batch, pd_shortlist *list, uint32_t over
     list->tied = 1;
 }
 
+/* Of rows whose weights are deferred: those that can still be among the best stay. The keep-th best bound is that of a row whose
+ * whole score is a few steps less at most, and what cannot reach that has no place. */
+static void shrink_bounds(const pd_batch *batch, pd_shortlist *list, pd_worker *worker)
+{
+    const pd_cpu_ops *ops = batch->device->ops;
+    float bar =
+        pd_cpu_over(list->weigh, ops->kth(pd_shortlist_bounds(list), list->count, list->keep, worker->pick));
+    if (bar > list->bar) list->bar = bar;
+    list->under = pd_cpu_under(list->weigh, list->bar, list->weigh->least);
+    list->count =
+        ops->keep(pd_shortlist_bounds(list), list->scores, list->slots, list->count, list->under, 1);
+}
+
+void pd_shortlist_settle(const pd_batch *batch, pd_shortlist *list)
+{
+    if (!list->weigh) return;
+    const pd_layout *layout = &batch->index->base.layout;
+    for (uint32_t i = 0; i < list->count; i++) {
+        uint32_t slot = list->slots[i];
+        list->scores[i] =
+            pd_cpu_weigh_row(list->weigh, layout, pd_host_page(batch->index, slot / PD_PAGE_ROWS),
+                             slot % PD_PAGE_ROWS, list->scores[i]);
+    }
+    list->weigh = NULL;
+    list->count = batch->device->ops->keep(list->scores, NULL, list->slots, list->count, list->bar, 1);
+}
+
 void pd_shortlist_shrink(const pd_batch *batch, pd_shortlist *list, pd_worker *worker)
 {
     if (list->count < list->keep) return;
     const pd_cpu_ops *ops = batch->device->ops;
+    if (list->weigh) {
+        shrink_bounds(batch, list, worker);
+        /* Where bounds leave too many (most rows weigh alike), they are given up for good. */
+        if (list->count <= list->keep + (list->room - PD_PAGE_ROWS - list->keep) / 2) return;
+        pd_shortlist_settle(batch, list);
+        if (list->count < list->keep) return;
+    }
     float t = ops->kth(list->scores, list->count, list->keep, worker->pick);
     if (t > list->bar) list->tied = 0;
     list->bar = t;
-    list->count = ops->keep(list->scores, list->slots, list->count, t, 1);
+    list->count = ops->keep(list->scores, NULL, list->slots, list->count, t, 1);
     if (list->count == list->keep) return;
     uint32_t over = 0;
     for (uint32_t i = 0; i < list->count; i++)
@@ -60,10 +103,10 @@ void pd_shortlist_shrink(const pd_batch *batch, pd_shortlist *list, pd_worker *w
     settle_ties(batch, list, over, worker);
 }
 
-/* Rows that may not be taken though their score allows it. */
-static uint32_t strike(const pd_shortlist *list, const pd_query *query, const uint64_t *ids,
-                       const float *scores, uint32_t mask)
+uint32_t pd_shortlist_strike(const pd_batch *batch, const pd_shortlist *list, const pd_query *query,
+                             const unsigned char *page, const float *scores, uint32_t mask)
 {
+    const uint64_t *ids = (const uint64_t *)(page + batch->index->base.layout.ids);
     uint32_t left = mask;
     for (; mask; mask &= mask - 1) {
         uint32_t row = (uint32_t)__builtin_ctz(mask);
@@ -72,18 +115,4 @@ static uint32_t strike(const pd_shortlist *list, const pd_query *query, const ui
             left &= ~(1u << row);
     }
     return left;
-}
-
-int pd_shortlist_push(const pd_batch *batch, pd_shortlist *list, const pd_query *query,
-                      const unsigned char *page, uint32_t slot, const float *scores, uint32_t mask,
-                      pd_worker *worker)
-{
-    if (list->tied || query->nexclude)
-        mask = strike(list, query, (const uint64_t *)(page + batch->index->base.layout.ids), scores, mask);
-    if (mask == 0) return 0;
-    list->count +=
-        batch->device->ops->append(scores, slot, mask, list->scores + list->count, list->slots + list->count);
-    if (list->count + PD_PAGE_ROWS <= list->room) return 0;
-    pd_shortlist_shrink(batch, list, worker);
-    return 1;
 }

@@ -254,6 +254,171 @@ static void test_steps_tell_rows_apart(void **state)
     pan_free(&pan);
 }
 
+/* --------------------------------------------------------------------------------------- a page and a group --- */
+
+/* Queries that weigh the same columns, over a page of i8 codes whose values lie anywhere; rows that are gone hold rubbish. */
+typedef struct fair {
+    pd_host_index index;
+    unsigned char *page;
+    float *weights[PD_GROUP];
+    pd_prepared prepared;
+    int32_t dots[PD_GROUP * PD_PAGE_ROWS];
+    pd_cpu_group group;
+} fair;
+
+static void fair_make(fair *f, pd_device *device, uint32_t columns, draw kind)
+{
+    memset(f, 0, sizeof *f);
+    pd_shape *shape = &f->index.base.shape;
+    pd_layout *layout = &f->index.base.layout;
+    pd_query queries[PD_GROUP];
+    *shape = (pd_shape){.code = PD_CODE_I8, .dim = 8, .nbytes = columns};
+    for (uint32_t c = 0; c < columns; c++)
+        shape->sizes[c] = (uint16_t)(2 + table_below(255));
+    assert_int_equal(pd_layout_of(shape, layout, NULL), PD_OK);
+    assert_int_equal(pd_blocks_open(&f->index.blocks, shape, 1, NULL), PD_OK);
+    f->page = aligned_alloc(64, layout->page_bytes);
+    pd_page_clear(shape, layout, f->page);
+    for (uint32_t c = 0; c < columns; c++) {
+        uint32_t first = table_below(256), some = 1 + table_below(table_below(2) ? 40 : 256 - first);
+        some = first + some > 256 ? 256 - first : some;
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            pd_page_bytes(layout, f->page, c)[r] = (uint8_t)(first + table_below(some));
+    }
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
+        pd_page_scale(layout, f->page)[r] = 0.01f * (1 + table_float());
+        if (table_below(8)) pd_page_term(layout, f->page)[r] = size_of(kind) * table_float();
+    }
+    pd_blocks_page(&f->index.blocks, layout, 0, f->page);
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        for (uint32_t c = 0; c < columns && !(pd_page_term(layout, f->page)[r] >= -FLT_MAX); c++)
+            pd_page_bytes(layout, f->page, c)[r] = (uint8_t)table_below(256);
+    for (uint32_t i = 0; i < PD_GROUP; i++) {
+        f->weights[i] = malloc(layout->weights * sizeof(float) + 1);
+        for (uint32_t w = 0; w < layout->weights; w++)
+            f->weights[i][w] = weight_of(kind);
+        for (uint32_t c = 0; c < columns; c++)
+            if (f->weights[i][layout->weight_at[c]] == 0.0f)
+                f->weights[i][layout->weight_at[c]] = size_of(kind);
+        queries[i] = (pd_query){.similarity = 1, .k = 1, .weights = f->weights[i]};
+    }
+    pd_error err;
+    if (pd_prepare((pd_cpu_device *)device, shape, layout, &f->index, queries, PD_GROUP, &f->prepared,
+                   &err) != PD_OK)
+        fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < PD_GROUP * PD_PAGE_ROWS; i++)
+        f->dots[i] = (int32_t)table_below(200001) - 100000;
+    for (uint32_t i = 0; i < PD_GROUP; i++) {
+        const pd_cpu_weigh *w = &f->prepared.preps[i].weigh;
+        f->group.lt[i] = size_of(kind) * table_float();
+        f->group.qf[i] = 1e-4f * size_of(kind) * table_float();
+        f->group.a[i] = 1.0f + table_float();
+        f->group.step[i] = w->step;
+        f->group.steps[i] = w->steps;
+    }
+}
+
+static void fair_free(fair *f)
+{
+    pd_prepared_free(&f->prepared);
+    pd_blocks_close(&f->index.blocks);
+    for (uint32_t i = 0; i < PD_GROUP; i++)
+        free(f->weights[i]);
+    free(f->page);
+}
+
+/* Of queries first .. last - 1: scores as scores_i8 has them; bounds that no whole score passes, and that lie no more over it than
+ * is promised. Bars are what a row really has. */
+static void check_fair(fair *f, const pd_cpu_ops *ops, uint32_t first, uint32_t last, const char *what)
+{
+    enum { ALL = PD_GROUP * PD_PAGE_ROWS };
+    static float want[ALL], scores[ALL], bounds[ALL];
+    const pd_layout *layout = &f->index.base.layout;
+    const pd_cpu_weigh *shared = &f->prepared.preps[first].weigh;
+    ops->scores_i8(f->dots, PD_GROUP, pd_page_term(layout, f->page), pd_page_scale(layout, f->page),
+                   &f->group, want, PD_PAGE_ROWS);
+    float bars[PD_GROUP];
+    for (uint32_t i = first; i < last; i++) {
+        const pd_cpu_weigh *w = &f->prepared.preps[i].weigh;
+        assert_int_equal(w->set, shared->set);
+        uint32_t row = table_below(PD_PAGE_ROWS);
+        bars[i] = pd_cpu_weigh_row(w, layout, f->page, row, want[i * PD_PAGE_ROWS + row]);
+        bars[i] = bars[i] >= -FLT_MAX ? bars[i] : -FLT_MAX;
+        f->group.bar[i] = pd_cpu_under(w, bars[i], w->least);
+    }
+    uint32_t some = ops->weighed_i8(f->dots, first, last, shared->parts, shared->nparts, layout, f->page,
+                                    &f->group, scores, bounds);
+    for (uint32_t i = first; i < last; i++) {
+        const pd_cpu_weigh *w = &f->prepared.preps[i].weigh;
+        assert_int_equal(some >> i & 1, f->group.pass[i] != 0);
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
+            uint32_t at = i * PD_PAGE_ROWS + r, pass = f->group.pass[i] >> r & 1;
+            if (!same_float(scores[at], want[at])) fail_msg("%s: query %u, row %u: score", what, i, r);
+            float whole = pd_cpu_weigh_row(w, layout, f->page, r, want[at]);
+            int there = pd_page_term(layout, f->page)[r] >= -FLT_MAX;
+            if (there && whole >= bars[i] && !pass)
+                fail_msg("%s: query %u, row %u reaches %a and is turned away", what, i, r, (double)bars[i]);
+            assert_true(there || !pass);
+            assert_int_equal(pass, bounds[at] >= f->group.bar[i]);
+            if (there && w->step > 0.0f && whole >= -FLT_MAX && !(whole >= pd_cpu_over(w, bounds[at])))
+                fail_msg("%s: query %u, row %u: %a is under %a", what, i, r, (double)whole,
+                         (double)pd_cpu_over(w, bounds[at]));
+        }
+    }
+}
+
+static void test_a_page_is_scored_and_bounded_in_one_pass(void **state)
+{
+    static const uint32_t columns[] = {1, 2, 3, 4, 5, 8, 17, 255};
+    for (int kind = 0; kind < DRAWS; kind++) {
+        for (uint32_t trial = 0; trial < 24; trial++) {
+            char what[80];
+            uint32_t many = columns[trial % 8], first = table_below(PD_GROUP);
+            fair f;
+            fair_make(&f, *state, many, (draw)kind);
+            for (size_t t = 0; t < NTABLES; t++) {
+                const pd_cpu_ops *ops = table_of(t);
+                if (!ops) continue;
+                snprintf(what, sizeof what, "%s, weights %d, %u columns", table_names[t], kind, many);
+                check_fair(&f, ops, 0, PD_GROUP, what);
+                check_fair(&f, ops, first, first + 1 + table_below(PD_GROUP - first), what);
+            }
+            fair_free(&f);
+        }
+    }
+}
+
+/* Neighbours that weigh the same columns are known as such, wherever the columns lie and however they take turns. */
+static void test_queries_with_the_same_columns_are_told(void **state)
+{
+    enum { COLUMNS = 6, N = 40 };
+    pd_shape shape = {.code = PD_CODE_F32, .dim = 1, .nbytes = COLUMNS};
+    for (uint32_t c = 0; c < COLUMNS; c++)
+        shape.sizes[c] = 9;
+    pd_layout layout;
+    pd_prepared prepared = {0};
+    pd_query queries[N];
+    static float weights[N][COLUMNS * 9];
+    uint32_t weighed[N];
+    assert_int_equal(pd_layout_of(&shape, &layout, NULL), PD_OK);
+    for (uint32_t q = 0; q < N; q++) {
+        weighed[q] = q % 3 == 2 ? table_below(1u << COLUMNS) : q % 3 ? 0x15 : 0x2a;
+        for (uint32_t i = 0; i < COLUMNS * 9; i++)
+            weights[q][i] = weighed[q] >> (i / 9) & 1 ? 1.0f + table_float() : 0.0f;
+        queries[q] = (pd_query){.similarity = 1, .k = 1, .weights = weights[q]};
+    }
+    assert_int_equal(pd_prepare(*state, &shape, &layout, NULL, queries, N, &prepared, NULL), PD_OK);
+    for (uint32_t q = 0; q < N; q++) {
+        assert_int_equal(prepared.preps[q].weigh.ncolumns, __builtin_popcount(weighed[q]));
+        for (uint32_t other = 0; other < q; other++)
+            if (prepared.preps[q].weigh.set == prepared.preps[other].weigh.set)
+                assert_int_equal(weighed[q], weighed[other]);
+        if (q >= 3 && q % 3 < 2)
+            assert_int_equal(prepared.preps[q].weigh.set, prepared.preps[q - 3].weigh.set);
+    }
+    pd_prepared_free(&prepared);
+}
+
 /* ------------------------------------------------------------------------------------------------- queries --- */
 
 static float query_value(int kind)
@@ -391,6 +556,8 @@ int main(void)
         cmocka_unit_test(test_no_bound_turns_away_a_row_that_reaches_the_bar),
         cmocka_unit_test(test_columns_of_every_size_are_bounded),
         cmocka_unit_test(test_steps_tell_rows_apart),
+        cmocka_unit_test(test_a_page_is_scored_and_bounded_in_one_pass),
+        cmocka_unit_test(test_queries_with_the_same_columns_are_told),
         cmocka_unit_test(test_queries_are_quantised_as_written),
         cmocka_unit_test(test_summaries_say_what_a_list_promises),
     };
