@@ -179,7 +179,7 @@ static pd_status prepare_overfetch(bench_pados *p, const bench_context *context,
     if (nprobe < need) nprobe = need < nlist ? (uint32_t)need : nlist;
     for (uint32_t q = 0; q < ask->count; q++) {
         ask->queries[q].nprobe = nprobe;
-        ask->queries[q].depth = pd_calibrated_depth(info->calibration, depth);
+        ask->queries[q].depth = pd_calibrated_depth(info->calibration, depth, 0.0f, nprobe);
         ask->queries[q].weights = NULL;
         ask->queries[q].similarity = 1;
     }

@@ -69,7 +69,7 @@ static pd_status side_ask(pd_catalog *catalog, side *s, pd_device *device, pd_qu
     uint32_t nprobe = info->shape.nlist;
     if (info->calibration->measured)
         nprobe = pd_calibrated_nprobe(info->calibration, nprobe, queries[0].k, 0.0f, PROMISE, &reached);
-    uint32_t depth = reached ? pd_calibrated_depth(info->calibration, queries[0].k) : 0;
+    uint32_t depth = reached ? pd_calibrated_depth(info->calibration, queries[0].k, 0.0f, nprobe) : 0;
     for (uint32_t i = 0; i < count; i++) {
         queries[i].nprobe = nprobe;
         queries[i].depth = depth;

@@ -373,7 +373,8 @@ uint32_t pd_plan_depth(const pd_resident *resident, const pd_plan *plan, uint32_
 {
     /* Every other path is to be as near to exact as the codes allow. */
     if (plan->path != PD_PATH_IVF) return 0;
-    return pd_calibrated_depth(pd_version_info_of(pd_resident_version(resident))->calibration, hits);
+    return pd_calibrated_depth(pd_version_info_of(pd_resident_version(resident))->calibration, hits,
+                               plan->spread, plan->nprobe);
 }
 
 pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,

@@ -313,7 +313,6 @@ static pd_status measure_curves(pd_calibrating *r, pd_calibration *out, pd_error
 {
     pd_status status = pd_calibrate_tick(r, err);
     if (!status) status = pd_calibrate_depths(r, err);
-    memcpy(out->depths, r->depths, sizeof out->depths);
     for (uint32_t at = 0; !status && at < r->spreads * PD_BANDS; at++) {
         uint32_t s = at / PD_BANDS, b = at % PD_BANDS;
         if (r->truths[s][b].k) status = pd_calibrate_curve(r, s, b, &out->curves[b][s], err);

@@ -3,8 +3,8 @@
  * For a sample of queries from the table's declared source the exact top-k is found for each spread (0: similarity alone; else
  * with random weights over the table's byte columns, scaled so that the standard deviation of the summed weights over all
  * rows is spread times that of the similarity), then real searches at growing nprobe are compared with it. The curves keep
- * the mean recall and a one-sided 95% lower bound for each band of k and each spread. How many candidates a band re-scores
- * from refine rows is measured before, where probes lose nothing, and the curves are measured with it.
+ * the mean recall and a one-sided 95% lower bound for each band of k and each spread. How many candidates are re-scored from
+ * refine rows belongs to each point.
  */
 #ifndef PD_CALIBRATE_H
 #define PD_CALIBRATE_H
@@ -54,8 +54,9 @@ float pd_weights_sd(const pd_resident *resident, const float *weights);
 uint32_t pd_calibrated_nprobe(const pd_calibration *calibration, uint32_t nlist, uint32_t k, float spread,
                               float recall, int *reached);
 
-/* Candidates that a search for k hits re-scores from refine rows, where the curves' promise is to hold: the larger ratio to k
- * of the neighbouring bands', at most pd_refine_depth. 0: nothing was measured (the kernels choose). k: up to PD_MAX_DEPTH. */
-uint32_t pd_calibrated_depth(const pd_calibration *calibration, uint32_t k);
+/* Candidates that a search for k hits in nprobe lists re-scores from refine rows, where the curves' promise is to hold: that of the
+ * first point with as many probes, as the larger ratio to k of the neighbouring bands' and spreads', at most pd_refine_depth. 0: nothing
+ * was measured (the kernels choose). k: up to PD_MAX_DEPTH. */
+uint32_t pd_calibrated_depth(const pd_calibration *calibration, uint32_t k, float spread, uint32_t nprobe);
 
 #endif

@@ -1,9 +1,10 @@
-/* Measuring recall: how deep the refine stage must look, and the curves of recall over probes.
+/* Measuring recall: the curves of recall over probes, and how deep the refine stage must look at each of their points.
  *
- * The depth comes first, because the curves are measured with it, so that what a curve promises includes what the depth
- * loses. It is chosen where probes lose next to nothing and codes are all that is left to lose: the least depth of a
- * few whose mean recall is within DEPTH_LOSS of the whole depth's on the same queries. Weights are exact in a code's
- * score too, so that similarity alone decides; the largest spread is looked at afterwards and may ask for more.
+ * What a depth loses is measured first, where probes lose next to nothing and codes are all that is left to lose. Each point of a
+ * curve is then measured at the least depth whose loss is a small part of all that is missing there: where few probes lose a
+ * twentieth of the neighbours, a few more lost to the codes cost less to make good by probes than by scattered reads, and where next to
+ * nothing is missing the depth must lose nothing either. What a curve promises includes what its depths lose. Weights are exact in a
+ * code's score too, so that the losses are those of similarity alone.
  *
  * What a point costs is bounded: points at which many lists are probed are asked of fewer queries, and so are points
  * of low recall, which nobody asks for, and there are fewer of those (a bound is computed with the number of queries
@@ -24,12 +25,10 @@
 #define LOW          0.7    /* mean recall under which few queries will do */
 #define SPARSE                                                                                               \
     0.5 /* under which every other point of the grid is left out, and under half of it three of four */
-/* A tenth of the half-width of a bound from the whole sample (0.003 to 0.005): it cannot be told from chance, and costs
- * a curve about one probe in a hundred where it saves up to three of four scattered reads. */
-#define DEPTH_LOSS   0.0005
+#define DEPTH_SHARE  0.3    /* of what is missing at a point, that its depth may lose */
+#define DEPTH_LEAST  0.0005 /* a loss that cannot be told from chance: a tenth of the half-width of a bound */
 #define DEPTH_RECALL 0.99
-#define DEPTH_TRIALS 20000u /* hits over which a loss is averaged: DEPTH_LOSS is ten of them */
-#define DEPTHS       6
+#define DEPTH_TRIALS 20000u /* hits over which a loss is averaged: DEPTH_LEAST is ten of them */
 
 typedef struct point {
     double mean, sd;
@@ -78,47 +77,43 @@ static pd_status measure(pd_calibrating *r, uint32_t spread, const pd_truth *t, 
 /* The depths that are tried for k, ascending; the last is the kernels' own. */
 static uint32_t depth_at(uint32_t k, uint32_t step)
 {
-    const uint32_t depths[DEPTHS] = {k,         k + k / 10 + 1,    k + k / 4 + 2, k + k / 2 + 4,
-                                     2 * k + 8, pd_refine_depth(k)};
+    const uint32_t depths[PD_DEPTHS] = {k,         k + k / 10 + 1, k + k / 4 + 2,     k + k / 2 + 4,
+                                        2 * k + 4, 2 * k + 12,     pd_refine_depth(k)};
     return depths[step];
 }
 
 /* Probes at which next to nothing is lost by them. */
-static pd_status find_enough(pd_calibrating *r, uint32_t spread, const pd_truth *t, uint32_t *nprobe,
-                             pd_error *err)
+static pd_status find_enough(pd_calibrating *r, const pd_truth *t, uint32_t *nprobe, pd_error *err)
 {
     uint32_t nlist = r->info->shape.nlist, m = t->queries < POINT_LEAST ? t->queries : POINT_LEAST;
     pd_status status = PD_OK;
     point at = {0};
     for (*nprobe = nlist / 32 > 8 ? nlist / 32 : 8; *nprobe < nlist; *nprobe *= 2) {
-        status = measure(r, spread, t, *nprobe, 0, m, &at, err);
+        status = measure(r, 0, t, *nprobe, 0, m, &at, err);
         if (status || at.mean >= DEPTH_RECALL) return status;
     }
     *nprobe = nlist;
     return PD_OK;
 }
 
-/* The first step from `step` on that loses little enough at a spread. */
-static pd_status find_depth(pd_calibrating *r, uint32_t spread, const pd_truth *t, uint32_t *step,
-                            pd_error *err)
+/* From the deepest on, until one loses too much for any point. */
+static pd_status find_losses(pd_calibrating *r, const pd_truth *t, double *losses, pd_error *err)
 {
-    uint32_t nprobe, m = DEPTH_TRIALS / t->k + 1, low = *step, high = DEPTHS - 1;
+    uint32_t nprobe, m = DEPTH_TRIALS / t->k + 1;
     if (m < 2 * POINT_LEAST) m = 2 * POINT_LEAST;
     if (m > t->queries) m = t->queries;
     point whole, at;
-    pd_status status = low < high ? find_enough(r, spread, t, &nprobe, err) : PD_OK;
-    if (!status && low < high) status = measure(r, spread, t, nprobe, 0, m, &whole, err);
-    /* Where the depth of the smaller spread does, as it mostly will, one look is enough. */
-    for (uint32_t middle = spread ? low : (low + high) / 2; !status && low < high;
-         middle = (low + high) / 2) {
-        status = measure(r, spread, t, nprobe, depth_at(t->k, middle), m, &at, err);
+    pd_status status = find_enough(r, t, &nprobe, err);
+    if (!status) status = measure(r, 0, t, nprobe, 0, m, &whole, err);
+    for (uint32_t step = 0; step < PD_DEPTHS; step++)
+        losses[step] = step + 1 < PD_DEPTHS ? 1 : 0;
+    for (uint32_t step = PD_DEPTHS - 1; !status && step-- > 0;) {
+        status = measure(r, 0, t, nprobe, depth_at(t->k, step), m, &at, err);
         if (status) break;
-        if (whole.mean - at.mean <= DEPTH_LOSS)
-            high = middle;
-        else
-            low = middle + 1;
+        losses[step] = whole.mean - at.mean;
+        if (losses[step] < losses[step + 1]) losses[step] = losses[step + 1];
+        if (losses[step] > DEPTH_SHARE * (1 - LOW)) break;
     }
-    *step = low;
     return status;
 }
 
@@ -126,15 +121,20 @@ pd_status pd_calibrate_depths(pd_calibrating *r, pd_error *err)
 {
     const pd_shape *shape = &r->info->shape;
     pd_status status = PD_OK;
-    if (shape->code == PD_CODE_NONE || shape->refine == PD_REFINE_NONE) return PD_OK;
-    for (uint32_t b = 0; !status && b < PD_BANDS; b++) {
-        uint32_t step = 0, last = r->spreads - 1;
-        if (!r->truths[0][b].k) continue;
-        status = find_depth(r, 0, &r->truths[0][b], &step, err);
-        if (!status && last > 0) status = find_depth(r, last, &r->truths[last][b], &step, err);
-        if (!status) r->depths[b] = depth_at(pd_band_k[b], step);
-    }
+    r->refines = shape->code != PD_CODE_NONE && shape->refine != PD_REFINE_NONE;
+    for (uint32_t b = 0; !status && r->refines && b < PD_BANDS; b++)
+        if (r->truths[0][b].k) status = find_losses(r, &r->truths[0][b], r->losses[b], err);
     return status;
+}
+
+/* The least step whose loss is a small part of what is missing at a recall. */
+static uint32_t step_for(const pd_calibrating *r, uint32_t band, double recall)
+{
+    double most = DEPTH_SHARE * (1 - recall);
+    uint32_t step = 0;
+    while (step + 1 < PD_DEPTHS && r->losses[band][step] > (most > DEPTH_LEAST ? most : DEPTH_LEAST))
+        step++;
+    return step;
 }
 
 /* ------------------------------------------------------------------------------------------------ curves --- */
@@ -192,29 +192,47 @@ static uint32_t afford(const pd_calibrating *r, uint32_t spread, const pd_truth 
     return m < least ? least : m;
 }
 
+/* One point at a depth that suits its recall, with at least `least` queries and up to `most` where its recall is worth them. */
+static pd_status measure_point(pd_calibrating *r, uint32_t spread, uint32_t band, uint32_t nprobe,
+                               uint32_t most, double before, uint32_t *step, pd_curve *curve, pd_error *err)
+{
+    const pd_truth *t = &r->truths[spread][band];
+    uint32_t m = before < LOW ? least_of(t) : most, depth, again;
+    point at;
+    do {
+        depth = r->refines ? depth_at(t->k, *step) : 0;
+        pd_status status = measure(r, spread, t, nprobe, depth, m, &at, err);
+        if (status) return status;
+        uint32_t want = r->refines ? step_for(r, band, at.mean) : 0;
+        again = want > *step || (m < most && at.mean >= LOW);
+        if (want > *step) *step = want;
+        if (at.mean >= LOW) m = most;
+    } while (again);
+    uint32_t p = curve->points++;
+    curve->at[p].nprobe = nprobe;
+    curve->at[p].depth = depth;
+    curve->at[p].recall = (float)at.mean;
+    curve->at[p].lower = (float)lower_bound(&at, m, t->k);
+    if (curve->at[p].lower > curve->at[p].recall) curve->at[p].lower = curve->at[p].recall;
+    return PD_OK;
+}
+
 pd_status pd_calibrate_curve(pd_calibrating *r, uint32_t spread, uint32_t band, pd_curve *curve,
                              pd_error *err)
 {
     const pd_truth *t = &r->truths[spread][band];
-    uint32_t grid[PD_CURVE_POINTS], n = make_grid(r->info->shape.nlist, grid), least = least_of(t);
+    uint32_t grid[PD_CURVE_POINTS], n = make_grid(r->info->shape.nlist, grid);
+    uint32_t step = r->refines ? step_for(r, band, LOW) : 0;
     double before = 0;
     for (uint32_t g = 0; g < n; g++) {
         uint32_t last = curve->points ? curve->at[curve->points - 1].nprobe : 0;
         uint32_t apart = before < SPARSE / 2 ? 4 : before < SPARSE ? 2 : 1;
         if (last && g + 1 < n && grid[g] < last * apart) continue;
-        uint32_t most = afford(r, spread, t, grid[g]), m = before < LOW ? least : most;
-        point at;
-        pd_status status = measure(r, spread, t, grid[g], r->depths[band], m, &at, err);
-        if (!status && m < most && at.mean >= LOW)
-            status = measure(r, spread, t, grid[g], r->depths[band], m = most, &at, err);
+        pd_status status =
+            measure_point(r, spread, band, grid[g], afford(r, spread, t, grid[g]), before, &step, curve, err);
         if (status) return status;
-        uint32_t p = curve->points++;
-        curve->at[p].nprobe = grid[g];
-        curve->at[p].recall = (float)at.mean;
-        curve->at[p].lower = (float)lower_bound(&at, m, t->k);
-        if (curve->at[p].lower > curve->at[p].recall) curve->at[p].lower = curve->at[p].recall;
-        if (at.mean >= ENOUGH || is_flat(curve)) break;
-        before = at.mean;
+        before = (double)curve->at[curve->points - 1].recall;
+        if (before >= ENOUGH || is_flat(curve)) break;
     }
     return PD_OK;
 }

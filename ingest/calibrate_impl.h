@@ -6,6 +6,7 @@
 #include "calibrate.h"
 
 #define PD_CALIBRATE_BATCH 512u /* queries of one call */
+#define PD_DEPTHS          7    /* depths that are tried for each band */
 
 /* What is right for one band of one spread. */
 typedef struct pd_truth {
@@ -30,8 +31,10 @@ typedef struct pd_calibrating {
     pd_truth truths[PD_SPREADS][PD_BANDS];
     pd_query *asked; /* [PD_MAX_QUERIES], and answers beside it */
     pd_answer *answers;
-    pd_hit *hits;              /* room for those of one call */
-    uint32_t depths[PD_BANDS]; /* chosen; 0: the kernels' own */
+    pd_hit *hits; /* room for those of one call */
+    /* What each depth of the ladder loses of the deepest's recall, by band, where probes lose nothing. */
+    double losses[PD_BANDS][PD_DEPTHS];
+    int refines; /* 0: there are no refine rows to choose a depth of */
     uint64_t steps, done;
 } pd_calibrating;
 
@@ -44,9 +47,9 @@ void pd_calibrate_query(const pd_calibrating *run, uint32_t at, uint32_t i, uint
 /* uint64_t ids, for bsearch. */
 int pd_calibrate_by_id(const void *left, const void *right);
 
-/* Chooses depths for every band there is a truth for; wants truths, asked, answers and hits. */
+/* Measures losses for every band there is a truth for; wants truths, asked, answers and hits. */
 pd_status pd_calibrate_depths(pd_calibrating *run, pd_error *err);
-/* One curve, measured at the band's depth. Points are appended. */
+/* One curve, each point measured at a depth of its own. Points are appended. */
 pd_status pd_calibrate_curve(pd_calibrating *run, uint32_t spread, uint32_t band, pd_curve *curve,
                              pd_error *err);
 

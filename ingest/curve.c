@@ -24,8 +24,9 @@ static json_t *curve_json(const pd_curve *curve, uint32_t band, uint32_t spread)
 {
     json_t *points = json_array();
     for (uint32_t i = 0; points && i < curve->points; i++) {
-        json_t *point = json_pack("[I, f, f]", (json_int_t)curve->at[i].nprobe, (double)curve->at[i].recall,
-                                  (double)curve->at[i].lower);
+        json_t *point =
+            json_pack("[I, f, f, I]", (json_int_t)curve->at[i].nprobe, (double)curve->at[i].recall,
+                      (double)curve->at[i].lower, (json_int_t)curve->at[i].depth);
         if (!point || json_array_append_new(points, point) != 0) {
             json_decref(points);
             points = NULL;
@@ -48,37 +49,44 @@ pd_status pd_calibration_text(const pd_calibration *c, char **text, size_t *leng
             }
         }
     }
-    json_t *root = curves
-                       ? json_pack("{s:b, s:I, s:s, s:f, s:f, s:[I, I, I, I], s:o}", "measured", c->measured,
-                                   "queries", (json_int_t)c->queries, "source", c->source, "similarity_sd",
-                                   (double)c->similarity_sd, "residual_sd", (double)c->residual_sd, "depths",
-                                   (json_int_t)c->depths[0], (json_int_t)c->depths[1],
-                                   (json_int_t)c->depths[2], (json_int_t)c->depths[3], "curves", curves)
-                       : NULL;
+    json_t *root =
+        curves ? json_pack("{s:b, s:I, s:s, s:f, s:f, s:o}", "measured", c->measured, "queries",
+                           (json_int_t)c->queries, "source", c->source, "similarity_sd",
+                           (double)c->similarity_sd, "residual_sd", (double)c->residual_sd, "curves", curves)
+               : NULL;
     if (!root) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the calibration");
     pd_status status = pd_sealed_text(root, text, length, err);
     json_decref(root);
     return status;
 }
 
-static int read_point(const json_t *point, pd_curve *curve)
+static int is_depth(const json_t *depth, uint32_t k)
+{
+    json_int_t n = json_integer_value(depth);
+    return json_is_integer(depth) && (n == 0 || (n >= (json_int_t)k && n <= (json_int_t)pd_refine_depth(k)));
+}
+
+/* depth: of points that do not say */
+static int read_point(const json_t *point, uint32_t k, uint32_t depth, pd_curve *curve)
 {
     const json_t *nprobe = json_array_get(point, 0), *recall = json_array_get(point, 1);
-    const json_t *lower = json_array_get(point, 2);
+    const json_t *lower = json_array_get(point, 2), *own = json_array_get(point, 3);
     if (!json_is_integer(nprobe) || !json_is_number(recall) || !json_is_number(lower)) return 0;
+    if (own && !is_depth(own, k)) return 0;
     json_int_t n = json_integer_value(nprobe);
     double r = json_number_value(recall), l = json_number_value(lower);
     uint32_t before = curve->points ? curve->at[curve->points - 1].nprobe : 0;
     if (n <= (json_int_t)before || n > (json_int_t)PD_MAX_NLIST || !(r >= 0 && r <= 1) || !(l >= 0 && l <= r))
         return 0;
     curve->at[curve->points].nprobe = (uint32_t)n;
+    curve->at[curve->points].depth = own ? (uint32_t)json_integer_value(own) : depth;
     curve->at[curve->points].recall = (float)r;
     curve->at[curve->points].lower = (float)l;
     curve->points++;
     return 1;
 }
 
-static int read_curve(const json_t *entry, pd_calibration *c)
+static int read_curve(const json_t *entry, const uint32_t *depths, pd_calibration *c)
 {
     json_int_t k = json_integer_value(json_object_get(entry, "k"));
     double spread = json_number_value(json_object_get(entry, "spread"));
@@ -91,25 +99,21 @@ static int read_curve(const json_t *entry, pd_calibration *c)
             pd_curve *curve = &c->curves[b][s];
             if (curve->points) return 0; /* given twice */
             for (size_t i = 0; i < count; i++)
-                if (!read_point(json_array_get(points, i), curve)) return 0;
+                if (!read_point(json_array_get(points, i), pd_band_k[b], depths[b], curve)) return 0;
             return 1;
         }
     }
     return 0;
 }
 
-/* Files of before the depth was measured have none. */
-static int read_depths(const json_t *depths, pd_calibration *c)
+/* Files of before points had depths of their own have one for each band, or none. */
+static int read_depths(const json_t *depths, uint32_t *out)
 {
     if (!depths) return 1;
     if (json_array_size(depths) != PD_BANDS) return 0;
     for (uint32_t b = 0; b < PD_BANDS; b++) {
-        const json_t *depth = json_array_get(depths, b);
-        json_int_t n = json_integer_value(depth);
-        if (!json_is_integer(depth) || n < 0 || n > (json_int_t)pd_refine_depth(pd_band_k[b]) ||
-            (n > 0 && n < (json_int_t)pd_band_k[b]))
-            return 0;
-        c->depths[b] = (uint32_t)n;
+        if (!is_depth(json_array_get(depths, b), pd_band_k[b])) return 0;
+        out[b] = (uint32_t)json_integer_value(json_array_get(depths, b));
     }
     return 1;
 }
@@ -120,11 +124,12 @@ static int read_all(const json_t *root, pd_calibration *c)
     const char *source = json_string_value(json_object_get(root, "source"));
     double sd = json_number_value(json_object_get(root, "similarity_sd"));
     double residual = json_number_value(json_object_get(root, "residual_sd"));
+    uint32_t depths[PD_BANDS] = {0};
     if (!json_is_boolean(json_object_get(root, "measured")) || !json_is_integer(queries) ||
         !json_is_array(curves) || json_integer_value(queries) < 0 ||
         json_integer_value(queries) > INT32_MAX || !source || strlen(source) >= sizeof c->source ||
         !(sd >= 0 && sd < 1e30) || !(residual >= 0 && residual < 1e30) ||
-        !read_depths(json_object_get(root, "depths"), c))
+        !read_depths(json_object_get(root, "depths"), depths))
         return 0;
     c->measured = json_is_true(json_object_get(root, "measured"));
     c->queries = (uint32_t)json_integer_value(queries);
@@ -132,7 +137,7 @@ static int read_all(const json_t *root, pd_calibration *c)
     c->similarity_sd = (float)sd;
     c->residual_sd = (float)residual;
     for (size_t i = 0; i < json_array_size(curves); i++)
-        if (!read_curve(json_array_get(curves, i), c)) return 0;
+        if (!read_curve(json_array_get(curves, i), depths, c)) return 0;
     return 1;
 }
 
@@ -217,16 +222,32 @@ static void bands_of(const pd_calibration *c, uint32_t k, uint32_t *below, uint3
     *below = *above > 0 && pd_band_k[*above] > k ? *above - 1 : *above;
 }
 
-uint32_t pd_calibrated_depth(const pd_calibration *c, uint32_t k)
+/* The depth of the first point with as many probes; of the last where none has. */
+static uint32_t depth_on(const pd_curve *curve, uint32_t nprobe)
+{
+    uint32_t i = 0;
+    while (i + 1 < curve->points && curve->at[i].nprobe < nprobe)
+        i++;
+    return curve->points ? curve->at[i].depth : 0;
+}
+
+uint32_t pd_calibrated_depth(const pd_calibration *c, uint32_t k, float spread, uint32_t nprobe)
 {
     if (!c->measured || k == 0) return 0;
-    uint32_t below, above, whole = pd_refine_depth(k);
+    uint32_t below, above, s = 0;
     bands_of(c, k, &below, &above);
-    if (!c->depths[below] || !c->depths[above]) return 0;
-    double low = (double)c->depths[below] / (double)pd_band_k[below];
-    double high = (double)c->depths[above] / (double)pd_band_k[above];
-    double depth = ceil((double)k * (low > high ? low : high) - 1e-6);
-    return depth < (double)whole ? (uint32_t)depth : whole;
+    while (s + 1 < PD_SPREADS - 1 && spread >= pd_spread_at[s + 1])
+        s++;
+    double ratio = 0;
+    for (uint32_t b = below; b <= above; b++) {
+        for (uint32_t at = s; at <= s + (spread > 0); at++) {
+            uint32_t depth = depth_on(&c->curves[b][at], nprobe);
+            if (!depth) return 0;
+            if (depth > ratio * pd_band_k[b]) ratio = (double)depth / pd_band_k[b];
+        }
+    }
+    double depth = ceil((double)k * ratio - 1e-6), whole = pd_refine_depth(k);
+    return (uint32_t)(depth < whole ? depth : whole);
 }
 
 uint32_t pd_calibrated_nprobe(const pd_calibration *c, uint32_t nlist, uint32_t k, float spread, float recall,

@@ -33,6 +33,7 @@ typedef struct pd_curve {
     uint32_t points;
     struct {
         uint32_t nprobe;
+        uint32_t depth;    /* candidates re-scored from refine rows; 0: as many as the kernels choose */
         float recall;      /* mean over the sample */
         float lower;       /* one-sided 95% lower confidence bound of the mean */
     } at[PD_CURVE_POINTS]; /* nprobe ascending */
@@ -44,9 +45,6 @@ typedef struct pd_calibration {
     char source[PD_MAX_NAME + 16]; /* where they came from: "households", "file", "held-out rows" */
     float similarity_sd; /* standard deviation of the similarity over all rows, mean over the sample */
     float residual_sd;   /* the same within a list */
-    /* Candidates that a search for pd_band_k[b] hits re-scores from refine rows, as the curves were measured; 0: not
-     * measured, pd_refine_depth. */
-    uint32_t depths[PD_BANDS];
     pd_curve curves[PD_BANDS][PD_SPREADS]; /* points = 0: not measured */
 } pd_calibration;
 

@@ -32,17 +32,15 @@ static uint32_t brand_of(uint32_t i)
 
 static void calibrated(world *w)
 {
-    pd_calibration c = {.measured = 1,
-                        .queries = 2500,
-                        .source = "file",
-                        .similarity_sd = 0.4f,
-                        .depths = {2, 13, 120, 1101}};
+    pd_calibration c = {.measured = 1, .queries = 2500, .source = "file", .similarity_sd = 0.4f};
+    static const uint32_t depths[PD_BANDS] = {2, 13, 120, 1101};
     for (int b = 0; b < PD_BANDS; b++) {
         for (int s = 0; s < PD_SPREADS; s++) {
             c.curves[b][s].points = 2;
             c.curves[b][s].at[0].nprobe = 1;
             c.curves[b][s].at[0].recall = c.curves[b][s].at[0].lower = 0.5f;
             c.curves[b][s].at[1].nprobe = (10u << s) << (b > 1 ? b - 1 : 0);
+            c.curves[b][s].at[0].depth = c.curves[b][s].at[1].depth = depths[b];
             c.curves[b][s].at[1].recall = c.curves[b][s].at[1].lower = 0.97f;
         }
     }

@@ -125,8 +125,6 @@ static void test_the_promised_recall_holds_for_unseen_queries(void **state)
     calibrate(w, seen, 1600, &c);
     assert_true(c.measured && c.queries == 1600 && c.similarity_sd > c.residual_sd && c.residual_sd > 0);
     uint32_t nlist = pd_version_info_of(w->version)->shape.nlist, last = 0;
-    uint32_t depth = pd_calibrated_depth(&c, K);
-    assert_true(depth >= K && depth <= pd_refine_depth(K));
     static const float spreads[] = {0, 0.2f, 1}, recalls[] = {0.8f, 0.9f, 0.95f, 0.98f};
     for (int s = 0; s < 3; s++) {
         last = 0;
@@ -135,6 +133,8 @@ static void test_the_promised_recall_holds_for_unseen_queries(void **state)
             uint32_t nprobe = pd_calibrated_nprobe(&c, nlist, K, spreads[s], recalls[r], &reached);
             assert_true(reached && nprobe >= last && nprobe < nlist);
             last = nprobe;
+            uint32_t depth = pd_calibrated_depth(&c, K, spreads[s], nprobe);
+            assert_true(depth >= K && depth <= pd_refine_depth(K));
             double recall = recall_at(w, unseen, spreads[s] * c.similarity_sd, nprobe, depth);
             if (recall < (double)recalls[r] - 0.01)
                 fail_msg("spread %g: recall %g was promised with %u probes and is %g", (double)spreads[s],
@@ -145,7 +145,7 @@ static void test_the_promised_recall_holds_for_unseen_queries(void **state)
     free(unseen);
 }
 
-static void test_the_calibrated_depth_loses_next_to_nothing(void **state)
+static void test_depths_lose_little_of_what_is_missing(void **state)
 {
     world *w = *state;
     pd_calibration c;
@@ -153,46 +153,71 @@ static void test_the_calibrated_depth_loses_next_to_nothing(void **state)
     calibrate(w, seen, 1600, &c);
     uint32_t nlist = pd_version_info_of(w->version)->shape.nlist;
     for (int b = 0; b < PD_BANDS; b++)
-        assert_true(c.depths[b] >= pd_band_k[b] && c.depths[b] <= pd_refine_depth(pd_band_k[b]));
-    static const float spreads[] = {0, 0.3f, 1};
+        for (int s = 0; s < PD_SPREADS; s++)
+            for (uint32_t p = 0, before = pd_band_k[b]; p < c.curves[b][s].points; p++) {
+                uint32_t depth = c.curves[b][s].at[p].depth;
+                assert_true(depth >= before && depth <= pd_refine_depth(pd_band_k[b]));
+                before = depth;
+            }
+    static const float spreads[] = {0, 0.3f, 1}, recalls[] = {0.8f, 0.95f, 0.99f};
     for (int s = 0; s < 3; s++) {
-        float sd = spreads[s] * c.similarity_sd;
-        double whole = recall_at(w, unseen, sd, nlist, 0),
-               chosen = recall_at(w, unseen, sd, nlist, c.depths[1]);
-        if (chosen < whole - 0.002)
-            fail_msg("spread %g: depth %u has recall %g where %g is possible", (double)spreads[s],
-                     c.depths[1], chosen, whole);
+        for (int r = 0; r < 3; r++) {
+            float sd = spreads[s] * c.similarity_sd;
+            uint32_t nprobe = pd_calibrated_nprobe(&c, nlist, K, spreads[s], recalls[r], NULL);
+            uint32_t depth = pd_calibrated_depth(&c, K, spreads[s], nprobe);
+            double whole = recall_at(w, unseen, sd, nprobe, 0),
+                   chosen = recall_at(w, unseen, sd, nprobe, depth);
+            if (chosen < whole - 0.3 * (1 - whole) - 0.003)
+                fail_msg("spread %g: depth %u has recall %g where %g is possible", (double)spreads[s], depth,
+                         chosen, whole);
+        }
     }
     free(seen);
     free(unseen);
 }
 
-static void test_depths_between_bands_take_the_larger_ratio(void **state)
+static void test_depths_follow_the_probes_and_the_larger_ratio_of_bands_and_spreads(void **state)
 {
     (void)state;
-    pd_calibration c = {.measured = 1, .depths = {3, 14, 111, 1101}};
+    static const uint32_t depths[PD_BANDS] = {3, 14, 111, 1101};
+    pd_calibration c = {.measured = 1};
     for (int b = 0; b < PD_BANDS; b++)
-        c.curves[b][0].points = 1;
-    assert_int_equal(pd_calibrated_depth(&c, 1), 3);
-    assert_int_equal(pd_calibrated_depth(&c, 10), 14);
-    assert_int_equal(pd_calibrated_depth(&c, 100), 111);
-    assert_int_equal(pd_calibrated_depth(&c, 4), 12);
-    assert_int_equal(pd_calibrated_depth(&c, 50), 70);
-    assert_int_equal(pd_calibrated_depth(&c, 64), 90); /* 89.6 */
-    assert_int_equal(pd_calibrated_depth(&c, 500), 555);
-    assert_int_equal(pd_calibrated_depth(&c, PD_MAX_DEPTH), 18039); /* over-fetched: 18038.8 */
-    c.depths[0] = 34; /* a ratio that would ask for more than the kernels do */
-    assert_int_equal(pd_calibrated_depth(&c, 9), pd_refine_depth(9));
+        for (int s = 0; s < PD_SPREADS; s++) {
+            c.curves[b][s].points = 2;
+            c.curves[b][s].at[0].nprobe = 4;
+            c.curves[b][s].at[0].depth = pd_band_k[b];
+            c.curves[b][s].at[1].nprobe = 9;
+            c.curves[b][s].at[1].depth = depths[b];
+        }
+    assert_int_equal(pd_calibrated_depth(&c, 1, 0, 9), 3);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0, 9), 14);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0, 5), 14);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0, 4), 10);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0, 1), 10);
+    assert_int_equal(pd_calibrated_depth(&c, 100, 0, 1000), 111);
+    assert_int_equal(pd_calibrated_depth(&c, 4, 0, 9), 12);
+    assert_int_equal(pd_calibrated_depth(&c, 50, 0, 9), 70);
+    assert_int_equal(pd_calibrated_depth(&c, 64, 0, 9), 90); /* 89.6 */
+    assert_int_equal(pd_calibrated_depth(&c, 500, 0, 9), 555);
+    assert_int_equal(pd_calibrated_depth(&c, PD_MAX_DEPTH, 0, 9), 18039); /* over-fetched: 18038.8 */
+    c.curves[1][3].at[1].depth = 20;                                      /* spread 0.5 */
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0.2f, 9), 14);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0.4f, 9), 20);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0.7f, 9), 20);
+    assert_int_equal(pd_calibrated_depth(&c, 10, 5, 9), 20);
+    c.curves[0][0].at[1].depth = 34; /* a ratio that would ask for more than the kernels do */
+    assert_int_equal(pd_calibrated_depth(&c, 9, 0, 9), pd_refine_depth(9));
     /* A table of under 1,000 rows has no band for them. */
-    c.curves[3][0].points = 0;
-    assert_int_equal(pd_calibrated_depth(&c, 500), 555);
+    for (int s = 0; s < PD_SPREADS; s++)
+        c.curves[3][s].points = 0;
+    assert_int_equal(pd_calibrated_depth(&c, 500, 0, 9), 555);
     /* Not measured, in a band or at all: the kernels choose. */
-    c.depths[1] = 0;
-    assert_int_equal(pd_calibrated_depth(&c, 10), 0);
-    assert_int_equal(pd_calibrated_depth(&c, 50), 0);
-    assert_int_equal(pd_calibrated_depth(&c, 100), 111);
+    c.curves[1][0].at[1].depth = 0;
+    assert_int_equal(pd_calibrated_depth(&c, 10, 0, 9), 0);
+    assert_int_equal(pd_calibrated_depth(&c, 50, 0, 9), 0);
+    assert_int_equal(pd_calibrated_depth(&c, 100, 0, 9), 111);
     c.measured = 0;
-    assert_int_equal(pd_calibrated_depth(&c, 100), 0);
+    assert_int_equal(pd_calibrated_depth(&c, 100, 0, 9), 0);
 }
 
 static void test_held_out_rows_do_not_find_themselves(void **state)
@@ -305,8 +330,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_promised_recall_holds_for_unseen_queries),
-        cmocka_unit_test(test_the_calibrated_depth_loses_next_to_nothing),
-        cmocka_unit_test(test_depths_between_bands_take_the_larger_ratio),
+        cmocka_unit_test(test_depths_lose_little_of_what_is_missing),
+        cmocka_unit_test(test_depths_follow_the_probes_and_the_larger_ratio_of_bands_and_spreads),
         cmocka_unit_test(test_held_out_rows_do_not_find_themselves),
         cmocka_unit_test(test_a_calibration_can_be_stopped),
         cmocka_unit_test(test_random_weights_have_the_spread_that_was_asked_for),

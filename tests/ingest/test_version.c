@@ -37,13 +37,13 @@ static int up(void **state)
     pd_error err;
     snprintf(w->version, sizeof w->version, "%s/v", w->folder);
     ok(pd_build(&in, w->version, w->device, NULL, NULL, &err), &err);
-    pd_calibration calibration = {
-        .measured = 1, .queries = 9, .source = "file", .similarity_sd = 0.1f, .depths = {3, 14, 0, 2032}};
+    pd_calibration calibration = {.measured = 1, .queries = 9, .source = "file", .similarity_sd = 0.1f};
     calibration.curves[1][2].points = 2;
     calibration.curves[1][2].at[0].nprobe = 1;
     calibration.curves[1][2].at[0].recall = 0.7f;
     calibration.curves[1][2].at[0].lower = 0.6f;
     calibration.curves[1][2].at[1].nprobe = 9;
+    calibration.curves[1][2].at[1].depth = 14;
     calibration.curves[1][2].at[1].recall = 0.95f;
     calibration.curves[1][2].at[1].lower = 0.9f;
     ok(pd_version_set_calibration(w->version, &calibration, &err), &err);
@@ -111,7 +111,7 @@ static void test_a_calibration_comes_back_to_the_bit(void **state)
     assert_int_equal(c->curves[1][2].points, 2);
     assert_true(c->curves[1][2].at[1].nprobe == 9 && c->curves[1][2].at[1].recall == 0.95f);
     assert_true(c->curves[1][2].at[0].lower == 0.6f && c->curves[0][0].points == 0);
-    assert_true(c->depths[0] == 3 && c->depths[1] == 14 && c->depths[2] == 0 && c->depths[3] == 2032);
+    assert_true(c->curves[1][2].at[0].depth == 0 && c->curves[1][2].at[1].depth == 14);
     pd_version_close(version);
 }
 
@@ -126,7 +126,7 @@ static void rewrite(const char *path, json_t *body)
     free(text);
 }
 
-static void test_a_calibration_without_depths_leaves_them_to_the_kernels(void **state)
+static void test_a_calibration_of_before_points_had_depths_is_read(void **state)
 {
     world *w = *state;
     pd_error err;
@@ -135,17 +135,21 @@ static void test_a_calibration_without_depths_leaves_them_to_the_kernels(void **
     char path[128];
     snprintf(path, sizeof path, "%s/calibration.json", w->version);
     ok(pd_sealed_read(path, 1u << 20, &body, &err), &err);
-    json_t *whole = json_deep_copy(body), *depths = json_object_get(whole, "depths");
-    assert_int_equal(json_object_del(body, "depths"), 0);
+    json_t *whole = json_deep_copy(body);
+    json_t *points = json_object_get(json_array_get(json_object_get(body, "curves"), 0), "points");
+    for (size_t i = 0; i < json_array_size(points); i++)
+        assert_int_equal(json_array_remove(json_array_get(points, i), 3), 0);
     rewrite(path, body);
     ok(pd_calibration_read(path, &c, &err), &err);
-    for (uint32_t b = 0; b < PD_BANDS; b++)
-        assert_int_equal(c.depths[b], 0);
-    assert_int_equal(c.curves[1][2].points, 2);
+    assert_true(c.curves[1][2].points == 2 && c.curves[1][2].at[1].depth == 0);
+    json_object_set_new(body, "depths", json_pack("[i, i, i, i]", 3, 14, 0, 2032));
+    rewrite(path, body);
+    ok(pd_calibration_read(path, &c, &err), &err);
+    assert_true(c.curves[1][2].at[0].depth == 14 && c.curves[1][2].at[1].depth == 14);
     /* Fewer than the hits, or more than the kernels would: nothing that was measured. */
     static const int refused[][2] = {{1, 9}, {1, 53}, {3, 999}, {0, -1}};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        json_t *bad = json_deep_copy(whole);
+        json_t *bad = json_deep_copy(body);
         json_array_set_new(json_object_get(bad, "depths"), (size_t)refused[i][0],
                            json_integer(refused[i][1]));
         rewrite(path, bad);
@@ -153,7 +157,12 @@ static void test_a_calibration_without_depths_leaves_them_to_the_kernels(void **
         assert_non_null(strstr(err.message, "calibration.json"));
         json_decref(bad);
     }
-    assert_int_equal(json_array_size(depths), PD_BANDS);
+    json_t *bad = json_deep_copy(whole);
+    points = json_object_get(json_array_get(json_object_get(bad, "curves"), 0), "points");
+    json_array_set_new(json_array_get(points, 1), 3, json_integer(53));
+    rewrite(path, bad);
+    assert_int_equal(pd_calibration_read(path, &c, &err), PD_DATA_LOSS);
+    json_decref(bad);
     rewrite(path, whole);
     json_decref(whole);
     json_decref(body);
@@ -368,7 +377,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_version_loads_to_the_same_bits),
         cmocka_unit_test(test_a_calibration_comes_back_to_the_bit),
-        cmocka_unit_test(test_a_calibration_without_depths_leaves_them_to_the_kernels),
+        cmocka_unit_test(test_a_calibration_of_before_points_had_depths_is_read),
         cmocka_unit_test(test_source_rows_come_back_by_slot),
         cmocka_unit_test(test_exact_search_over_the_files_is_brute_force),
         cmocka_unit_test(test_a_flipped_byte_in_any_file_is_data_loss_naming_it),
