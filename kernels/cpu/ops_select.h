@@ -50,13 +50,31 @@ static uint32_t keep(float *scores, float *others, uint32_t *slots, uint32_t n, 
     return kept;
 }
 
-/* The k-th largest of n <= 32, by taking the largest away. */
+/* The k-th largest of n <= 32: by taking the largest away while k is small, else by counting for each how many are larger, which
+ * takes the same time for any k. */
 static float kth_of_few(const float *values, uint32_t n, uint32_t k)
 {
     const __m512 none = _mm512_set1_ps(-INFINITY);
     uint32_t there = n < 32 ? (1u << n) - 1 : 0xffffffffu;
     __m512 low = _mm512_mask_loadu_ps(none, (__mmask16)there, values);
     __m512 high = _mm512_mask_loadu_ps(none, (__mmask16)(there >> 16), values + 16);
+    if (k > 6) {
+        const __m512i one = _mm512_set1_epi32(1), limit = _mm512_set1_epi32((int32_t)k);
+        __m512i over_low = _mm512_setzero_si512(), over_high = over_low;
+        for (uint32_t i = 0; i < n; i++) {
+            __m512 value = _mm512_set1_ps(values[i]);
+            over_low =
+                _mm512_mask_add_epi32(over_low, _mm512_cmp_ps_mask(value, low, _CMP_GT_OQ), over_low, one);
+            over_high =
+                _mm512_mask_add_epi32(over_high, _mm512_cmp_ps_mask(value, high, _CMP_GT_OQ), over_high, one);
+        }
+        /* Of those with fewer than k over them, the smallest. */
+        const __m512 most = _mm512_set1_ps(INFINITY);
+        low = _mm512_mask_mov_ps(most, _mm512_cmplt_epi32_mask(over_low, limit) & (__mmask16)there, low);
+        high = _mm512_mask_mov_ps(most, _mm512_cmplt_epi32_mask(over_high, limit) & (__mmask16)(there >> 16),
+                                  high);
+        return _mm512_reduce_min_ps(_mm512_min_ps(low, high));
+    }
     for (;;) {
         float most = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
         __m512 top = _mm512_set1_ps(most);
