@@ -210,6 +210,7 @@ static pd_status fill_info(const pd_table *table, Pados__V1__TableInfo *out, pd_
     if (status || !face) return status;
     out->rows = face->rows;
     out->dim = face->dim;
+    out->code_dim = face->code_dim;
     out->nlist = face->nlist;
     status = set_text(&out->metric, pd_metric_name(face->metric), err);
     if (!status) status = set_text(&out->code, code_name(face->code), err);
@@ -289,6 +290,7 @@ static pd_status fill_curve(const pd_calibration *calibration, Pados__V1__TableR
                 point->nprobe = calibration->curves[b][s].at[p].nprobe;
                 point->recall = calibration->curves[b][s].at[p].recall;
                 point->lower = calibration->curves[b][s].at[p].lower;
+                point->depth = calibration->curves[b][s].at[p].depth;
             }
     out->calibration_queries = calibration->queries;
     return set_text(&out->calibration_source, calibration->source, err);

@@ -134,6 +134,7 @@ pd_status pd_table_add(pd_table *table, uint64_t number, const pd_version_info *
         known->disk_bytes = info->disk_bytes;
         known->created = info->created;
         known->dim = info->shape.dim;
+        known->code_dim = info->layout.code_dim;
         known->nlist = info->shape.nlist;
         known->metric = info->shape.metric;
         known->code = info->shape.code;

@@ -24,6 +24,7 @@ typedef struct pd_known {
     double created; /* days since 1970-01-01 */
     uint32_t dim, nlist;
     pd_metric metric;
+    uint32_t code_dim;
     pd_code code;
     pd_refine refine;
     char problem[sizeof((pd_error *)0)->message]; /* "" when there is none */

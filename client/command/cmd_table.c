@@ -8,12 +8,12 @@
 
 static json_t *json_info(const Pados__V1__TableInfo *t)
 {
-    return must(json_pack("{s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:I, s:I, s:I}", "table",
-                          json_text(t->table), "serving", (json_int_t)t->serving, "rows", (json_int_t)t->rows,
-                          "dim", (json_int_t)t->dim, "metric", json_text(t->metric), "nlist",
-                          (json_int_t)t->nlist, "code", json_text(t->code), "refine", json_text(t->refine),
-                          "device_bytes", (json_int_t)t->device_bytes, "host_bytes",
-                          (json_int_t)t->host_bytes, "disk_bytes", (json_int_t)t->disk_bytes));
+    return must(json_pack(
+        "{s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:o, s:I, s:I, s:I}", "table", json_text(t->table),
+        "serving", (json_int_t)t->serving, "rows", (json_int_t)t->rows, "dim", (json_int_t)t->dim, "metric",
+        json_text(t->metric), "nlist", (json_int_t)t->nlist, "code", json_text(t->code), "code_dim",
+        (json_int_t)t->code_dim, "refine", json_text(t->refine), "device_bytes", (json_int_t)t->device_bytes,
+        "host_bytes", (json_int_t)t->host_bytes, "disk_bytes", (json_int_t)t->disk_bytes));
 }
 
 static void print_infos(Pados__V1__TableInfo **tables, size_t count)
@@ -39,7 +39,10 @@ static void print_infos(Pados__V1__TableInfo **tables, size_t count)
         grid_cell(g, "%u", t->dim);
         grid_cell(g, "%s", t->metric);
         grid_cell(g, "%u", t->nlist);
-        grid_cell(g, "%s", t->code);
+        if (t->code_dim && t->code_dim < t->dim)
+            grid_cell(g, "%s of %u", t->code, t->code_dim);
+        else
+            grid_cell(g, "%s", t->code);
         grid_cell(g, "%s", t->refine);
         grid_cell(g, "%s", bytes_text(t->device_bytes, room, sizeof room));
         grid_cell(g, "%s", bytes_text(t->host_bytes, room, sizeof room));
@@ -116,15 +119,16 @@ static void print_versions(const Pados__V1__TableReply *t)
 
 static void print_curve(const Pados__V1__TableReply *t)
 {
-    static const char *const heads[] = {"k", "spread", "nprobe", "recall", "at least"};
-    grid *g = grid_new(5);
-    for (size_t i = 0; i < 5; i++)
+    static const char *const heads[] = {"k", "spread", "nprobe", "depth", "recall", "at least"};
+    grid *g = grid_new(6);
+    for (size_t i = 0; i < 6; i++)
         grid_head(g, heads[i], true);
     for (size_t i = 0; i < t->n_curve; i++) {
         const Pados__V1__CurvePoint *p = t->curve[i];
         grid_cell(g, "%u", p->k);
         grid_cell(g, "%g", (double)p->spread);
         grid_cell(g, "%u", p->nprobe);
+        grid_cell(g, "%u", p->depth);
         grid_cell(g, "%.4f", (double)p->recall);
         grid_cell(g, "%.4f", (double)p->lower);
     }
@@ -155,10 +159,11 @@ static void print_table(const globals *g, const Pados__V1__TableReply *t)
     }
     for (size_t i = 0; i < t->n_curve; i++) {
         const Pados__V1__CurvePoint *p = t->curve[i];
-        json_array_append_new(
-            curve, must(json_pack("{s:I, s:o, s:I, s:o, s:o}", "k", (json_int_t)p->k, "spread",
-                                  json_real32(p->spread), "nprobe", (json_int_t)p->nprobe, "recall",
-                                  json_real32(p->recall), "lower", json_real32(p->lower))));
+        json_array_append_new(curve,
+                              must(json_pack("{s:I, s:o, s:I, s:I, s:o, s:o}", "k", (json_int_t)p->k,
+                                             "spread", json_real32(p->spread), "nprobe",
+                                             (json_int_t)p->nprobe, "depth", (json_int_t)p->depth, "recall",
+                                             json_real32(p->recall), "lower", json_real32(p->lower))));
     }
     json_object_set_new(o, "versions", versions);
     json_object_set_new(o, "curve", curve);

@@ -16,7 +16,7 @@ RUNGS = ("given", "row", "segment", "attributes")
 KINDS = {"=": 0, "is": 0, "!=": 1, "is not": 1, ">=": 2, "<=": 3, "any": 4, "all": 5, "none": 6}
 LIMITS = ("server", "protocol", "max_message", "max_queries", "max_k", "max_hits", "max_deadline_ms", "data_url",
           "admin_url", "backend", "max_chunk")
-TABLE_INFO = ("table", "serving", "rows", "dim", "metric", "nlist", "code", "refine", "device_bytes", "host_bytes",
+TABLE_INFO = ("table", "serving", "rows", "dim", "metric", "nlist", "code", "code_dim", "refine", "device_bytes", "host_bytes",
               "disk_bytes")
 TIMING = ("decode", "queue", "resolve", "coarse", "scan", "refine", "finish", "total")
 
@@ -358,7 +358,7 @@ class Client:
         table = _plain(reply.info, TABLE_INFO)
         table["versions"] = [_plain(v, ("version", "state", "rows", "created", "disk_bytes", "problem"))
                              for v in reply.versions]
-        table["curve"] = [_plain(p, ("k", "spread", "nprobe", "recall", "lower")) for p in reply.curve]
+        table["curve"] = [_plain(p, ("k", "spread", "nprobe", "depth", "recall", "lower")) for p in reply.curve]
         table.update(_plain(reply, ("schema", "calibration_source", "calibration_queries")))
         return table
 
