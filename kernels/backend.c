@@ -8,18 +8,34 @@
 #include "backends.h"
 #include "slab.h"
 
+/* Is there a device that takes work? */
+static pd_status try_cuda(const pd_backend *cuda, pd_error *err)
+{
+    static const pd_device_options nothing;
+    pd_device *device = NULL;
+    pd_status status = cuda->open(&nothing, &device, err);
+    if (status == PD_OK) cuda->close(device);
+    return status;
+}
+
 pd_status pd_backend_find(const char *name, const pd_backend **out, pd_error *err)
 {
     if (strcmp(name, "reference") == 0) {
         *out = &pd_backend_reference;
         return PD_OK;
     }
-    if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0) {
+    if (strcmp(name, "cpu") == 0) {
         *out = &pd_backend_cpu;
         return PD_OK;
     }
-    if (strcmp(name, "cuda") == 0)
-        return pd_fail(err, PD_UNAVAILABLE, "backend \"cuda\": this build has no CUDA plug-in");
+    if (strcmp(name, "cuda") == 0 || strcmp(name, "auto") == 0) {
+        pd_status status = pd_plugin_cuda_load(out, err);
+        if (status == PD_OK) status = try_cuda(*out, err);
+        if (status == PD_OK) return PD_OK;
+        if (strcmp(name, "cuda") == 0) return pd_prefix(err, "backend \"cuda\"");
+        *out = &pd_backend_cpu;
+        return PD_OK;
+    }
     return pd_fail(err, PD_NOT_FOUND, "backend \"%s\" is not known; there are reference, cpu, cuda and auto",
                    name);
 }
@@ -29,7 +45,10 @@ pd_status pd_device_open(const char *backend, const pd_device_options *options, 
 {
     static const pd_device_options defaults;
     const pd_backend *found = NULL;
-    pd_status status = pd_backend_find(backend ? backend : "auto", &found, err);
+    if (!backend) backend = "auto";
+    /* Instruction sets are the CPU's. */
+    if (strcmp(backend, "auto") == 0 && options && options->isa) backend = "cpu";
+    pd_status status = pd_backend_find(backend, &found, err);
     if (status != PD_OK) return status;
     return found->open(options ? options : &defaults, out, err);
 }

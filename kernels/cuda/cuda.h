@@ -160,6 +160,8 @@ typedef struct pd_cuda_index {
     pd_cuda_view view;
     cudaStream_t stream; /* of windows */
     pd_cuda_stage stages[2];
+    uint8_t *filled
+        [2]; /* [npages] of each kind: the page has been committed, so that a window on it must bring it back */
     uint32_t stage;      /* the one that the open window fills */
     cudaEvent_t written; /* the last commit or set_lists: searches wait for it */
     void *tables;        /* one allocation: page_at, refine_at, block_pages, sizes, weight_at, tied */

@@ -217,7 +217,8 @@ static pd_status take_slab(pd_cuda_device *device, uint64_t bytes, pd_error *err
         pd_cuda_check(device, cudaMemGetInfo(&free_bytes, &total), "asking for free memory", err);
     if (status != PD_OK) return status;
     if (bytes / PD_CHUNK_BYTES >= UINT32_MAX || bytes > free_bytes)
-        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "a slab of %s is asked for, the device has %s of %s free",
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED,
+                       "a slab of %s is asked for, the device has %s of %s available",
                        pd_size_text(bytes, want), pd_size_text(free_bytes, have), pd_size_text(total, all));
     uint32_t chunks = (uint32_t)(bytes / PD_CHUNK_BYTES);
     if (chunks == 0) return PD_OK;

@@ -176,6 +176,8 @@ void pd_cuda_index_close(pd_index *base)
     if (index->written) cudaEventDestroy(index->written);
     if (index->tables) cudaFree(index->tables);
     if (index->lists) cudaFree(index->lists);
+    free(index->filled[0]);
+    free(index->filled[1]);
     pd_host_index_close(base); /* frees the struct */
 }
 
@@ -183,6 +185,11 @@ static pd_status open_parts(pd_cuda_device *device, pd_cuda_index *index, const 
                             pd_error *err)
 {
     pd_status status = take_runs(device, index, spec, err);
+    for (uint32_t kind = 0; status == PD_OK && kind < 2; kind++) {
+        index->filled[kind] = (uint8_t *)calloc((size_t)spec->npages + 1, 1);
+        if (!index->filled[kind])
+            status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", index->host.name);
+    }
     if (status == PD_OK) status = pd_blocks_open(&index->host.blocks, &spec->shape, spec->npages, err);
     if (status == PD_OK)
         status = pd_cuda_check(device, cudaStreamCreateWithFlags(&index->stream, cudaStreamNonBlocking),
@@ -260,6 +267,33 @@ static pd_status ready_stage(pd_cuda_index *index, pd_cuda_stage *stage, pd_erro
     return status;
 }
 
+/* A window shows what its pages hold, as a backend in host memory does. Loading fills every page for the first time, and reads
+ * nothing back. */
+static pd_status fill_stage(pd_cuda_index *index, unsigned char *data, pd_error *err)
+{
+    pd_host_index *host = &index->host;
+    pd_cuda_device *device = index->device;
+    int refine = host->window_kind == PD_PAGES_REFINE, filled = 0;
+    const pd_run *run = refine ? &host->refine : &host->main;
+    for (uint32_t i = 0; i < host->window_count; i++)
+        filled |= index->filled[refine][host->window_first + i];
+    if (filled) {
+        pd_status status = pd_cuda_check(
+            device,
+            cudaMemcpyAsync(data, pd_run_page(host->slab, run, host->window_first),
+                            host->window_count * run->page_bytes, cudaMemcpyDeviceToHost, index->stream),
+            "copying pages out", err);
+        if (status != PD_OK) return status;
+        return pd_cuda_check(device, cudaStreamSynchronize(index->stream), "copying pages out", err);
+    }
+    for (uint32_t i = 0; !refine && i < host->window_count; i++) {
+        float *term = pd_page_term(&host->base.layout, data + i * run->page_bytes);
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            term[r] = -INFINITY;
+    }
+    return PD_OK;
+}
+
 pd_status pd_cuda_window(pd_index *base, pd_page_kind kind, uint32_t first, uint32_t count, void **memory,
                          uint32_t *got, pd_error *err)
 {
@@ -270,6 +304,7 @@ pd_status pd_cuda_window(pd_index *base, pd_page_kind kind, uint32_t first, uint
     status = pd_host_page_window(base, kind, first, count, &unused, got, err);
     if (status != PD_OK) return status;
     status = ready_stage(index, &index->stages[index->stage], err);
+    if (status == PD_OK) status = fill_stage(index, index->stages[index->stage].data, err);
     if (status != PD_OK) {
         index->host.window_open = 0;
         return pd_prefix(err, "%s", index->host.name);
@@ -316,6 +351,7 @@ pd_status pd_cuda_commit(pd_index *base, pd_error *err)
                            cudaMemcpyAsync(pd_run_page(host->slab, run, host->window_first), stage->data,
                                            bytes, cudaMemcpyHostToDevice, index->stream),
                            "copying pages in", err);
+    memset(index->filled[host->window_kind == PD_PAGES_REFINE] + host->window_first, 1, host->window_count);
     if (status == PD_OK && host->window_kind == PD_PAGES_MAIN) {
         size_t more = summarise(index, stage->data, run->page_bytes);
         uint64_t *to =

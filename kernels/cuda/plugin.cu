@@ -1,8 +1,9 @@
-/* The plug-in: its one exported symbol is pd_backend_cuda, which kernels/backend.c looks up after dlopen. */
+/* The plug-in: its one exported symbol is pd_plugin_cuda (backends.h). */
 #include "cuda.h"
 
 extern "C" {
-extern const __attribute__((visibility("default"))) pd_backend pd_backend_cuda;
+#include "backends.h"
+
 const pd_backend pd_backend_cuda = {
     "cuda",
     pd_cuda_open,
@@ -19,6 +20,9 @@ const pd_backend pd_backend_cuda = {
     pd_cuda_exact_block,
     pd_cuda_exact_end,
     pd_cuda_assign,
-    pd_cuda_train,
+    NULL, /* training: the host does it */
 };
+
+extern const __attribute__((visibility("default"))) pd_plugin pd_plugin_cuda;
+const pd_plugin pd_plugin_cuda = {PD_PLUGIN_ABI, &pd_backend_cuda};
 }

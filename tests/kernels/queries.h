@@ -4,8 +4,10 @@
 
 #include "world.h"
 
+#ifndef NQUERIES
 #define NQUERIES 96u
-#define MOST_K   1000u
+#endif
+#define MOST_K 1000u
 
 typedef enum filter_kind {
     NO_FILTER,

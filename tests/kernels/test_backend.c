@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "tested.h"
 #include "f16.h"
 #include "world.h"
 
@@ -48,7 +49,7 @@ static void test_a_device_says_what_it_is(void **state)
 static void test_an_unknown_isa_is_refused_by_name(void **state)
 {
     (void)state;
-    static const char *const names[] = {"cpu", "reference"};
+    static const char *const names[] = {TESTED, "reference"};
     for (size_t i = 0; i < 2; i++) {
         pd_device *device = NULL;
         pd_device_options options = {.isa = "altivec"};
@@ -100,7 +101,7 @@ static void refused(const loaded *l, pd_query query, const char *word)
 static void test_impossible_queries_are_refused_naming_the_query(void **state)
 {
     (void)state;
-    loaded l = load("cpu", PD_CODE_I8, PD_REFINE_NONE, WORLD_LISTS);
+    loaded l = load(TESTED, PD_CODE_I8, PD_REFINE_NONE, WORLD_LISTS);
     float vector[17] = {0}, nan[17] = {0}, *weights = calloc(l.w->layout.weights, sizeof *weights);
     pd_query good = {.vector = vector, .similarity = 1, .nprobe = 1, .k = 1, .min_score = -INFINITY},
              bad = good;
@@ -163,7 +164,7 @@ static void test_impossible_queries_are_refused_naming_the_query(void **state)
 static void test_gather_reads_rows_back(void **state)
 {
     (void)state;
-    static const char *const names[] = {"reference", "cpu"};
+    static const char *const names[] = {"reference", TESTED};
     for (size_t b = 0; b < 2; b++) {
         for (int code = PD_CODE_NONE; code <= PD_CODE_F32; code++) {
             uint32_t nlist = code == PD_CODE_NONE ? 0 : WORLD_LISTS;
@@ -203,7 +204,7 @@ static void test_gather_reads_rows_back(void **state)
 static void test_gather_refuses_slots_without_a_row(void **state)
 {
     (void)state;
-    loaded l = load("cpu", PD_CODE_I8, PD_REFINE_F16, WORLD_LISTS);
+    loaded l = load(TESTED, PD_CODE_I8, PD_REFINE_F16, WORLD_LISTS);
     uint64_t id;
     pd_rows rows = {.ids = &id};
     pd_error err;
@@ -220,7 +221,7 @@ static void test_gather_refuses_slots_without_a_row(void **state)
 static void test_a_page_written_again_answers_from_its_new_rows(void **state)
 {
     (void)state;
-    loaded l = load("cpu", PD_CODE_I8, PD_REFINE_NONE, WORLD_LISTS);
+    loaded l = load(TESTED, PD_CODE_I8, PD_REFINE_NONE, WORLD_LISTS);
     uint32_t r = 0, got;
     while (l.w->deleted[r])
         r++;
@@ -248,7 +249,7 @@ static void test_i8_codes_without_lists_are_refused(void **state)
     (void)state;
     pd_device *device = NULL;
     pd_device_options options = {.memory = SLAB, .threads = 1};
-    assert_int_equal(pd_device_open("cpu", &options, &device, NULL), PD_OK);
+    assert_int_equal(pd_device_open(TESTED, &options, &device, NULL), PD_OK);
     pd_index_spec spec = {.shape = {.code = PD_CODE_I8, .dim = 8}, .npages = 1, .name = "users@1"};
     pd_index *index = NULL;
     pd_error err;

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "tested.h"
 #include "blocks.h"
 #include "filter.h"
 #include "world.h"
@@ -257,7 +258,7 @@ static void test_more_tests_than_there_is_room_for_weaken_a_summary_only(void **
 static void test_a_value_written_after_the_lists_were_set_is_found(void **state)
 {
     (void)state;
-    static const char *const backends[] = {"reference", "cpu"};
+    static const char *const backends[] = {"reference", TESTED};
     world *w = world_make(PD_IP, PD_CODE_I8, PD_REFINE_NONE, 16, WORLD_LISTS);
     assert_non_null(w);
     for (uint32_t p = 0; p < w->npages; p++) /* nobody holds 4 */

@@ -9,24 +9,46 @@
 
 #include <cmocka.h>
 
+#ifdef PD_PARITY_SIMT
+#define NQUERIES 32u /* each case at least once */
+#endif
 #include "queries.h"
 
 #define SLAB ((uint64_t)96 << 20)
 
-static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
-static const uint32_t dims[] = {1, 3, 17, 100, 784};
-
 typedef struct combination {
     uint32_t threads, batch;
 } combination;
+
+#ifdef PD_PARITY_CUDA
+/* The same list against the cuda backend, both ways of scanning; the cpu backend stands for itself. PD_PARITY_SIMT: its kernels run
+ * on the CPU (tests/simt), where the widest rows would take too long. */
+static const char *const isas[] = {"portable"};
+static const combination combinations[] = {{1, NQUERIES}};
+static const char *const cuda_paths[] = {"row", "tile"};
+static const uint32_t cuda_batches[] = {NQUERIES, 13};
+#ifdef PD_PARITY_SIMT
+static const uint32_t dims[] = {3, 17, 100};
+#else
+static const uint32_t dims[] = {1, 3, 17, 100, 784};
+#endif
+#else
+static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
 static const combination combinations[] = {{1, NQUERIES}, {1, 1}, {2, 7}, {3, NQUERIES}, {3, 7}};
+static const char *const cuda_paths[] = {""};
+static const uint32_t cuda_batches[] = {NQUERIES};
+static const uint32_t dims[] = {1, 3, 17, 100, 784};
+#endif
 
 #define NISAS         (sizeof isas / sizeof *isas)
 #define NCOMBINATIONS (sizeof combinations / sizeof *combinations)
+#define NPATHS        (sizeof cuda_paths / sizeof *cuda_paths)
+#define NBATCHES      (sizeof cuda_batches / sizeof *cuda_batches)
 
 typedef struct devices {
     pd_device *reference;
     pd_device *cpu[NISAS][4]; /* by isa and threads; NULL: not on this machine */
+    pd_device *cuda[NPATHS];  /* NULL: not what this program tests */
 } devices;
 
 static int open_devices(void **state)
@@ -43,6 +65,14 @@ static int open_devices(void **state)
             if (status != PD_OK && (i == 0 || status != PD_INVALID_ARGUMENT)) return -1;
         }
     }
+#ifdef PD_PARITY_CUDA
+    for (size_t i = 0; i < NPATHS; i++) {
+        options = (pd_device_options){.memory = SLAB, .isa = cuda_paths[i]};
+        if (pd_device_open("cuda", &options, &d.cuda[i], &err) == PD_OK) continue;
+        print_error("%s\n", err.message);
+        return -1;
+    }
+#endif
     *state = &d;
     return 0;
 }
@@ -54,6 +84,8 @@ static int close_devices(void **state)
     for (size_t i = 0; i < NISAS; i++)
         for (uint32_t threads = 1; threads <= 3; threads++)
             pd_device_close(d->cpu[i][threads]);
+    for (size_t i = 0; i < NPATHS; i++)
+        pd_device_close(d->cuda[i]);
     return 0;
 }
 
@@ -136,6 +168,17 @@ static void alike(const world *w, const query_set *s, uint32_t q, const pd_answe
                  (unsigned long)x->scanned, (unsigned long)y->scanned);
 }
 
+/* Kernels on the CPU are slow: there each metric meets each kind of refine row, and each dimension both, but not all three together. */
+static int is_covered(uint32_t sum)
+{
+#ifdef PD_PARITY_SIMT
+    return sum % 3 == 0;
+#else
+    (void)sum;
+    return 1;
+#endif
+}
+
 /* One world on every isa, number of threads and batch size, and against the reference for the same probes. */
 static void check_world(const devices *d, const world *w)
 {
@@ -146,6 +189,14 @@ static void check_world(const devices *d, const world *w)
         for (size_t c = 0; d->cpu[i][1] && c < NCOMBINATIONS; c++) {
             ask(w, d->cpu[i][combinations[c].threads], s->queries, combinations[c].batch, other);
             same_bits(w, s, first, other, isas[i], combinations[c]);
+        }
+    }
+    for (size_t i = 0; i < NPATHS; i++) {
+        for (size_t c = 0; d->cuda[i] && c < NBATCHES; c++) {
+            /* Small batches change how queries are cut and grouped, not what a kernel does with a row. */
+            if (c > 0 && !is_covered(w->shape.dim + (uint32_t)i)) continue;
+            ask(w, d->cuda[i], s->queries, cuda_batches[c], other);
+            same_bits(w, s, first, other, cuda_paths[i], (combination){1, cuda_batches[c]});
         }
     }
     pd_query forced[NQUERIES];
@@ -170,6 +221,7 @@ static void check_code(void **state, pd_code code)
         for (int refine = PD_REFINE_NONE; refine <= PD_REFINE_F32; refine++) {
             for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
                 if (code == PD_CODE_NONE && refine == PD_REFINE_NONE) continue;
+                if (!is_covered((uint32_t)metric + (uint32_t)refine + (uint32_t)i)) continue;
                 /* f32 refine rows of the widest under one metric only: they cost the most time and differ the least. */
                 if (dims[i] == 784 && refine == PD_REFINE_F32 && metric != PD_L2) continue;
                 world *w = world_make((pd_metric)metric, code, (pd_refine)refine, dims[i], WORLD_LISTS);
@@ -188,7 +240,13 @@ static void test_i8_tables_answer_alike_everywhere(void **state)
 
 static void test_projected_tables_answer_alike_everywhere(void **state)
 {
-    static const uint32_t projected[][2] = {{17, 5}, {100, 40}, {784, 128}};
+    static const uint32_t projected[][2] = {
+        {17, 5},
+        {100, 40},
+#ifndef PD_PARITY_SIMT
+        {784, 128},
+#endif
+    };
     for (int metric = PD_IP; metric <= PD_L2; metric++) {
         for (size_t i = 0; i < sizeof projected / sizeof *projected; i++) {
             world *w = world_make_projected(WORLD_PLAIN, (pd_metric)metric, PD_CODE_I8,
@@ -220,6 +278,7 @@ static void test_look_up_tables_answer_alike_everywhere(void **state)
 {
     for (int metric = PD_IP; metric <= PD_L2; metric++) {
         for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+            if (!is_covered((uint32_t)metric + (uint32_t)i)) continue;
             world *w = world_make((pd_metric)metric, PD_CODE_NONE, PD_REFINE_F16, dims[i], 0);
             check_world(*state, w);
             world_free(w);
@@ -357,6 +416,12 @@ static void test_lists_are_chosen_alike_where_values_follow_them(void **state)
                         fail_msg("%s: query %u probes other lists", name_of(w, isas[i]), q);
             }
         }
+        for (size_t i = 0; i < NPATHS && d->cuda[i]; i++) {
+            ask(w, d->cuda[i], s->queries, NQUERIES, got);
+            for (uint32_t q = 0; q < NQUERIES; q++)
+                if (memcmp(got->probes[q], truth->probes[q], s->queries[q].nprobe * sizeof(uint32_t)) != 0)
+                    fail_msg("%s: query %u probes other lists", name_of(w, cuda_paths[i]), q);
+        }
         for (uint32_t q = 0; q < NQUERIES; q++)
             moved += plain->probes[q][0] != truth->probes[q][0];
         answers_free(plain);
@@ -420,6 +485,14 @@ static void test_lists_without_rows_are_probed_last(void **state)
 
 int main(void)
 {
+#if defined(PD_PARITY_CUDA) && !defined(PD_PARITY_SIMT)
+    const pd_backend *found;
+    pd_error err;
+    if (pd_backend_find("cuda", &found, &err) != PD_OK) {
+        printf("skipped: %s\n", err.message);
+        return 77;
+    }
+#endif
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_reference_gives_what_the_raw_rows_say),
         cmocka_unit_test(test_i8_tables_answer_alike_everywhere),

@@ -5,12 +5,13 @@
 
 #include <cmocka.h>
 
+#include "tested.h"
 #include "slab.h"
 #include "world.h"
 
 #define MIB ((uint64_t)1 << 20)
 
-static const char *const backends[] = {"reference", "cpu"};
+static const char *const backends[] = {"reference", TESTED};
 
 static pd_device *open_device(const char *backend, uint64_t memory)
 {
@@ -62,7 +63,7 @@ static void test_an_index_takes_what_is_said_and_gives_it_back(void **state)
 static void test_freed_chunks_serve_any_index(void **state)
 {
     (void)state;
-    pd_device *device = open_device("cpu", 16 * MIB);
+    pd_device *device = open_device(TESTED, 16 * MIB);
     world *w = world_make(PD_L2, PD_CODE_F32, PD_REFINE_NONE, 100, WORLD_LISTS);
     uint32_t per_chunk = (uint32_t)(PD_CHUNK_BYTES / w->layout.page_bytes);
     pd_index *index[8] = {0};
@@ -117,7 +118,7 @@ static void test_a_slab_larger_than_the_machine_is_refused(void **state)
 static void test_without_a_slab_nothing_is_loaded(void **state)
 {
     (void)state;
-    pd_device *device = open_device("cpu", 0);
+    pd_device *device = open_device(TESTED, 0);
     world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_NONE, 17, WORLD_LISTS);
     pd_index_spec spec = {.shape = w->shape, .npages = 1, .name = "a@1"};
     pd_index *index = NULL;
@@ -129,7 +130,7 @@ static void test_without_a_slab_nothing_is_loaded(void **state)
 static void test_windows_come_one_at_a_time_and_within_the_pages(void **state)
 {
     (void)state;
-    pd_device *device = open_device("cpu", 64 * MIB);
+    pd_device *device = open_device(TESTED, 64 * MIB);
     world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_NONE, 100, WORLD_LISTS);
     pd_index *index = NULL;
     pd_error err;
@@ -194,7 +195,7 @@ static void test_searching_waits_for_lists_and_windows(void **state)
 static void test_impossible_lists_are_refused_and_the_old_ones_stay(void **state)
 {
     (void)state;
-    pd_device *device = open_device("cpu", 64 * MIB);
+    pd_device *device = open_device(TESTED, 64 * MIB);
     world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_NONE, 17, WORLD_LISTS);
     pd_index *index = NULL;
     pd_error err;

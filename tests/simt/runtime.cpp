@@ -100,15 +100,15 @@ void close_memory()
 
 void drain(queue &q, uint64_t until)
 {
+    if (q.done >= until || q.ops.empty()) return;
+    open_memory();
     while (q.done < until && !q.ops.empty()) {
         std::function<void()> op = std::move(q.ops.front());
         q.ops.pop_front();
         q.done++;
-        if (sticky != cudaSuccess) continue;
-        open_memory();
-        op();
-        close_memory();
+        if (sticky == cudaSuccess) op();
     }
+    close_memory();
 }
 
 queue_ref queue_of(cudaStream_t stream)
@@ -322,7 +322,7 @@ cudaError_t cudaDeviceSynchronize()
 /* ------------------------------------------------------------------------------------------------- memory --- */
 
 #define PAGE    ((size_t)4096)
-#define RUBBISH ((size_t)4 << 20) /* larger allocations stay untouched beyond this */
+#define RUBBISH ((size_t)1 << 18) /* larger allocations stay untouched beyond this */
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {

@@ -60,9 +60,10 @@ struct meeting {
 
 std::vector<fiber *> &fibers = *new std::vector<fiber *>; /* kept to the end of the process */
 std::vector<meeting> meetings;                            /* [warps][32] */
+std::vector<uint32_t> ready; /* threads that can go on; one of them, whichever chance picks, is next */
 uint32_t nthreads, at_barrier;
 int barrier_result;
-fiber *running;
+fiber *running, *first_there; /* at the barrier */
 bool failed, dirty;
 const std::function<void()> *kernel;
 const char *kernel_name;
@@ -199,8 +200,10 @@ void release_barrier()
     pd_simt_vote kind = fibers[0]->kind;
     barrier_result = kind == PD_SIMT_OR ? any : kind == PD_SIMT_AND ? all : count;
     at_barrier = 0;
-    for (uint32_t t = 0; t < nthreads; t++)
+    for (uint32_t t = 0; t < nthreads; t++) {
         fibers[t]->at = READY;
+        ready.push_back(t);
+    }
 }
 
 /* Nobody can go on: says who waits for what. */
@@ -233,9 +236,9 @@ void run_block(dim3 grid, dim3 block, uint3 at, unsigned char *shared, size_t sh
     meetings.assign((nthreads + 31) / 32 * 32, meeting());
     at_barrier = 0;
     memset(shared, 0xa5, shared_bytes);
-    std::vector<uint32_t> order(nthreads);
+    ready.clear();
     for (uint32_t t = 0; t < nthreads; t++) {
-        order[t] = t;
+        ready.push_back(t);
         fiber *f = fibers[t];
         start(f);
         f->place.thread = {t % block.x, t / block.x % block.y, t / block.x / block.y};
@@ -247,17 +250,17 @@ void run_block(dim3 grid, dim3 block, uint3 at, unsigned char *shared, size_t sh
     }
     uint32_t done = 0;
     while (!failed && done < nthreads) {
-        bool moved = false;
-        shuffle(order);
-        for (uint32_t t : order) {
-            if (fibers[t]->at != READY) continue;
-            moved = true;
-            resume(fibers[t]);
-            done += fibers[t]->at == DONE;
-            if (failed) return;
-            if (at_barrier == nthreads) release_barrier();
+        if (ready.empty()) {
+            stuck();
+            return;
         }
-        if (!moved) stuck();
+        size_t pick = pd_simt_random() % ready.size();
+        fiber *f = fibers[ready[pick]];
+        ready[pick] = ready.back();
+        ready.pop_back();
+        resume(f);
+        done += f->at == DONE;
+        if (at_barrier == nthreads) release_barrier();
     }
 }
 
@@ -333,14 +336,11 @@ void pd_simt_fail(const char *format, ...)
 int pd_simt_barrier(pd_simt_vote vote, int value, const char *file, int line)
 {
     fiber *f = running;
-    for (uint32_t t = 0; at_barrier > 0 && t < nthreads; t++) {
-        const fiber *other = fibers[t];
-        if (other->at != AT_BARRIER) continue;
-        if (other->line != line || strcmp(other->file, file) != 0)
-            pd_simt_fail("comes to the barrier of %s:%d while others wait at %s:%d", file, line, other->file,
-                         other->line);
-        break;
-    }
+    if (at_barrier == 0)
+        first_there = f;
+    else if (first_there->line != line || strcmp(first_there->file, file) != 0)
+        pd_simt_fail("comes to the barrier of %s:%d while others wait at %s:%d", file, line,
+                     first_there->file, first_there->line);
     f->at = AT_BARRIER;
     f->file = file;
     f->line = line;
@@ -377,13 +377,19 @@ void pd_simt_meet(uint32_t mask, void *mine, pd_simt_work work, const char *what
     }
     m.arrived = 0;
     work(m.lanes, mask);
-    for (uint32_t l = 0; l < 32; l++)
-        if ((mask >> l & 1) && l != lane) fibers[flat / 32 * 32 + l]->at = READY;
+    for (uint32_t l = 0; l < 32; l++) {
+        if (!(mask >> l & 1) || l == lane) continue;
+        fibers[flat / 32 * 32 + l]->at = READY;
+        ready.push_back(flat / 32 * 32 + l);
+    }
 }
 
 void pd_simt_waver()
 {
-    if (running && pd_simt_random() % 8 == 0) to_scheduler(running);
+    if (!running || pd_simt_random() % 8 != 0) return;
+    const pd_simt_place &p = running->place;
+    ready.push_back(p.thread.x + p.threads.x * (p.thread.y + p.threads.y * p.thread.z));
+    to_scheduler(running);
 }
 
 void pd_simt_async_copy16(void *shared, const void *global, uint32_t take)
