@@ -164,7 +164,7 @@ class FaissIvfPq(FaissIvf):
         return f"IVF{choice['nlist']},{choice['codes']},RFlat"
 
     def tries(self):
-        return [{"refine": r} for r in (2, 5, 10, 20, 40)]
+        return [{"refine": r} for r in (2, 5, 10, 20, 40, 100)]
 
     def set(self, choice, value, k):
         self.ivf.nprobe = value
@@ -204,7 +204,7 @@ class Scann:
         self.index = self.lib.load_searcher(path)
 
     def tries(self):
-        return [{"reorder": r} for r in (3, 5, 10, 20, 40)]
+        return [{"reorder": r} for r in (3, 5, 10, 20, 40, 100)]
 
     def range(self, k):
         return 1, self.leaves

@@ -280,7 +280,7 @@ def fused_rows(points, isa):
                      f"{100 * ours.rows_scanned / ours.rows:.2f}%", f"{equal.qps / plain.qps:.2f}" if equal and plain else "-",
                      f"{best.qps:,.0f}" if best else "none reaches it" if tried else "-", f"{best.system}, fetch {best.fetch}" if best else "",
                      f"{ours.qps / best.qps:.1f}" if best else "-"])
-    return ["data", "spread", "recall", "queries/s", "rows scanned", "of similarity alone", "best peer", "", "x"], rows
+    return ["data", "spread", "recall", "queries/s", "rows scanned", "equal probes / similarity", "best peer", "", "x"], rows
 
 
 def promise_rows(points, isa):
