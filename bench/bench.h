@@ -60,7 +60,7 @@ typedef struct bench_data {
     pd_metric metric;
     uint64_t rows;
     uint32_t dim, k;
-    float *base;   /* [rows][dim], normalised for cosine */
+    float *base;   /* [rows][dim], normalised for cosine; NULL once built, unless they are exported */
     uint64_t *ids; /* [rows]; NULL: 0..rows-1 */
     uint32_t nqueries;
     float *queries; /* [nqueries][dim], normalised for cosine */

@@ -6,7 +6,7 @@ Everything is built first, one after another, each in a process of its own: Pado
 the peers read them. Then, round by round, each process in turn measures all of its cases while the others wait: a slow minute
 of the machine falls on all of them, and the report takes medians over the rounds. --also adds a Pados with other options
 (--also "--isa avx2"), on the same rows and truth. --sizes makes one Pados for each number of rows instead, and no peers: ROWS in
-the arguments stands for the number.
+the arguments stands for the number. A peer that fails is left out, said so ("LEFT OUT"), and makes the status 4; a Pados that fails ends the run.
 """
 import argparse
 import os
@@ -56,9 +56,21 @@ class Worker:
         return False
 
     def turn(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return False
         return self.until_turn()
+
+
+def left_out(worker, when):
+    """A Pados must not fail; one peer's trouble must not cost the others their measurement."""
+    line = f"{worker.name} ended with status {worker.process.returncode} {when}"
+    if worker.name.startswith("pados"):
+        raise SystemExit(line)
+    print(f"LEFT OUT: {line}", flush=True)
+    return True
 
 
 def start(name, command, workers):
@@ -68,10 +80,10 @@ def start(name, command, workers):
     if worker.until_turn():
         print(f"{name}: ready after {time.monotonic() - began:.0f} s", flush=True)
         workers.append(worker)
-        return
+        return False
     status = worker.process.wait()
-    if status != 3:  # 3: its package is not installed, which it has said
-        raise SystemExit(f"{name} ended with status {status} before its first turn: {' '.join(command)}")
+    # 3: its package is not installed, which it has said
+    return status != 3 and left_out(worker, f"before its first turn: {' '.join(command)}")
 
 
 def split_peers(text):
@@ -94,6 +106,8 @@ def start_sizes(o, workers):
 
 
 def start_all(o, folder, workers):
+    """Whether a peer failed."""
+    failed = False
     pados = [o.bench, *o.pados, "--recall", o.recall, "--json", o.json, "--turns"]
     common = ["--rounds", str(o.rounds), "--seconds", o.seconds]
     threads = o.threads.split(",")
@@ -125,22 +139,27 @@ def start_all(o, folder, workers):
                 command += ["--cache", o.cache]
             if o.fused_recall and n == threads[0] and name not in o.similarity_only.split(","):
                 command += ["--fused-recall", o.fused_recall]
-            start(name if n == threads[0] else f"{name} {n} threads", command, workers)
+            failed |= start(name if n == threads[0] else f"{name} {n} threads", command, workers)
+    return failed
 
 
 def main():
     o = arguments()
     folder = o.work or tempfile.mkdtemp(prefix="pados-compare-")
-    workers = []
+    workers, failed = [], False
     try:
-        start_sizes(o, workers) if o.sizes else start_all(o, folder, workers)
+        if o.sizes:
+            start_sizes(o, workers)
+        else:
+            failed = start_all(o, folder, workers)
         for number in range(1, o.rounds + 1):
             round_began = time.monotonic()
-            for worker in workers:
+            for worker in list(workers):
                 began = time.monotonic()
                 more = worker.turn()
                 if not more and worker.process.wait() != 0:
-                    raise SystemExit(f"{worker.name} ended with status {worker.process.returncode} in round {number}")
+                    failed = left_out(worker, f"in round {number}")
+                    workers.remove(worker)
                 print(f"round {number} of {o.rounds}: {worker.name} in {time.monotonic() - began:.0f} s", flush=True)
             took = time.monotonic() - round_began
             print(f"round {number} of {o.rounds} took {took:.0f} s: {(o.rounds - number) * took:.0f} s to go", flush=True)
@@ -154,6 +173,8 @@ def main():
                     worker.process.kill()
         if not o.work:
             shutil.rmtree(folder, ignore_errors=True)
+    if failed:
+        sys.exit(4)
 
 
 if __name__ == "__main__":

@@ -213,6 +213,10 @@ pd_status bench_pados_open(const bench_options *options, bench_data *data, bench
     if (!status) status = order_ids(p, err);
     if (!status) status = make_schema(p, err);
     if (!status) status = build_all(p, err);
+    if (!status && !options->export) { /* The version has them: a large table is not held twice. */
+        free(data->base);
+        data->base = NULL;
+    }
     if (!status) status = calibrate(p, err);
     if (!status) status = bench_contexts_open(p, err);
     if (!status && !data->truth) {

@@ -5,12 +5,21 @@ set -eu
 bench=$1 python=$2 folder=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+mkdir "$work/left"
 PYTHONDONTWRITEBYTECODE=1
 export PYTHONDONTWRITEBYTECODE
 "$python" "$folder/compare.py" --bench "$bench" --json "$work/rows.jsonl" --sizes 1000,2000,4000 --recall 0.95 --rounds 2 --seconds 0.01 \
     -- --generate ROWSx16 --queries 100 --dataset "synthetic, by rows" >"$work/rows.txt" || { cat "$work/rows.txt"; exit 1; }
 [ "$(grep -c '"rows": [124]000, .*"round": [12],' "$work/rows.jsonl")" = 6 ]
 grep -q '^round 2 of 2 took .* to go$' "$work/rows.txt"
+# A peer that fails is left out, loudly; the others are measured.
+status=0
+"$python" "$folder/compare.py" --bench "$bench" --json "$work/left/out.jsonl" --peers nobody --recall 0.9 --rounds 1 --seconds 0.01 \
+    -- --generate 1000x16 --queries 100 >"$work/left/out.txt" 2>&1 || status=$?
+cat "$work/left/out.txt"
+[ $status = 4 ]
+grep -q '^LEFT OUT: nobody ended with status 1' "$work/left/out.txt"
+[ "$(grep -c '"system": "pados"' "$work/left/out.jsonl")" = 1 ]
 for tie in 0 0.9; do
     "$bench" --generate 2000x16 --queries 100 --recall 0.95 --fused "4x8:0.3,1.0:$tie" --fused-batch 64,1024 --rounds 1 --seconds 0.01 \
         --dataset "synthetic, by tie" --json "$work/context.jsonl" >"$work/context.txt"
