@@ -108,12 +108,12 @@ static pd_status find_keys(const pd_resident *resident, const pd_compiled *compi
     return status;
 }
 
-static double column_mean(const uint64_t *histogram, const float *table, uint32_t size, uint64_t rows)
+static double column_mean(const uint64_t *histogram, const float *table, uint32_t used, uint64_t rows)
 {
     double sum = 0;
-    for (uint32_t v = 0; v < size; v++)
-        sum += (double)histogram[v] / (double)rows * (double)table[v];
-    return sum;
+    for (uint32_t v = 0; v < used; v++)
+        sum += (double)histogram[v] * (double)table[v];
+    return sum / (double)rows;
 }
 
 /* Rare heavy values of one category. heavy: how far over the mean. */
@@ -121,12 +121,12 @@ static pd_status find_values(const pd_resident *resident, const pd_attribute *at
                              double heavy, boosts *list, pd_error *err)
 {
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
-    uint32_t column = attribute->byte_column, size = info->shape.sizes[column];
+    uint32_t column = attribute->byte_column, used = pd_resident_used(resident, column);
     uint32_t start = info->layout.weight_at[column];
     const uint64_t *histogram = pd_resident_histogram(resident, column);
-    double mean = column_mean(histogram, weights + start, size, info->rows);
+    double mean = column_mean(histogram, weights + start, used, info->rows);
     pd_status status = PD_OK;
-    for (uint32_t v = 1; !status && v < size; v++) {
+    for (uint32_t v = 1; !status && v < used; v++) {
         double weight = (double)weights[start + v];
         if (!(weight > 0) || weight - mean <= heavy) continue;
         /* Once its rows are taken in, the entry weighs what the other rows weigh in the mean. */
@@ -221,25 +221,27 @@ static pd_status plan_boosts(const pd_resident *resident, const pd_compiled *com
     boosts list = {0};
     float *weights = NULL;
     pd_status status = find_keys(resident, compiled, &list, err);
-    if (!status && compiled->weights) {
+    for (uint32_t i = 0; !status && compiled->weights && i < info->schema->nattributes; i++) {
+        const pd_attribute *attribute = &info->schema->attributes[i];
+        if (attribute->type == PD_CATEGORY)
+            status = find_values(resident, attribute, compiled->weights, HEAVY * sd, &list, err);
+        if (attribute->type == PD_SET)
+            status = find_members(resident, attribute, compiled->weights, HEAVY * sd, &list, err);
+    }
+    /* A copy that entries are taken out of; without boosts none are. */
+    if (!status && compiled->weights && list.count) {
         size_t bytes = (size_t)info->layout.weights * sizeof *weights;
         weights = malloc(bytes + 1);
         if (!weights)
             status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to plan");
         else
             memcpy(weights, compiled->weights, bytes);
-        for (uint32_t i = 0; !status && i < info->schema->nattributes; i++) {
-            const pd_attribute *attribute = &info->schema->attributes[i];
-            if (attribute->type == PD_CATEGORY)
-                status = find_values(resident, attribute, weights, HEAVY * sd, &list, err);
-            if (attribute->type == PD_SET)
-                status = find_members(resident, attribute, weights, HEAVY * sd, &list, err);
-        }
     }
     if (!status && list.count) qsort(list.at, list.count, sizeof *list.at, by_weight);
     if (!status) status = take_boosts(&list, info->rows, weights, plan, &left, err);
     if (!status) {
-        double own = weights ? (double)pd_weights_sd(resident, weights) : 0;
+        const float *left_in = weights ? weights : compiled->weights;
+        double own = left_in ? (double)pd_weights_sd(resident, left_in) : 0;
         double whole = sqrt(own * own + left);
         plan->spread = whole == 0 ? 0.0f : sd > 0 ? (float)(whole / sd) : INFINITY;
     }

@@ -115,7 +115,10 @@ pd_status pd_postings_add(pd_postings *p, const void *page, uint32_t slot, pd_er
     for (uint32_t c = 0; c < p->schema->nbytes; c++) {
         uint32_t at = layout->weight_at[c],
                  end = c + 1 < p->schema->nbytes ? layout->weight_at[c + 1] : layout->weights;
-        if (at < end) p->histograms[at + pd_page_bytes(layout, (void *)page, c)[slot % PD_PAGE_ROWS]]++;
+        if (at == end) continue;
+        uint8_t value = pd_page_bytes(layout, (void *)page, c)[slot % PD_PAGE_ROWS];
+        p->histograms[at + value]++;
+        if (value >= p->used[c]) p->used[c] = (uint16_t)(value + 1);
     }
     pd_status status = PD_OK;
     for (uint32_t i = 0; !status && i < p->schema->nattributes; i++)

@@ -33,6 +33,7 @@ typedef struct pd_postings {
     pd_key_postings keys[PD_MAX_KEYS];
     pd_ranges numbers[PD_MAX_FLOATS]; /* by float column; of number attributes */
     uint64_t *histograms;             /* [layout.weights], by weight_at; columns without weights have none */
+    uint16_t used[PD_MAX_BYTES];      /* by byte column: no row holds this value or a larger one */
 } pd_postings;
 
 /* rows: of the table; npages: its pages. RESOURCE_EXHAUSTED. */

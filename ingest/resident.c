@@ -146,3 +146,8 @@ const uint64_t *pd_resident_histogram(const pd_resident *resident, uint32_t byte
 {
     return resident->postings.histograms + resident->info->layout.weight_at[byte_column];
 }
+
+uint32_t pd_resident_used(const pd_resident *resident, uint32_t byte_column)
+{
+    return resident->postings.used[byte_column];
+}

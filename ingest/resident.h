@@ -35,5 +35,7 @@ void pd_resident_range(const pd_resident *resident, const pd_attribute *attribut
                        const uint32_t **slots, uint64_t *count);
 /* Rows by bucket or category value: histogram over the whole table, [sizes of the byte column]. */
 const uint64_t *pd_resident_histogram(const pd_resident *resident, uint32_t byte_column);
+/* How far into it there are rows: an open category's histogram has 256 entries, most of them empty. */
+uint32_t pd_resident_used(const pd_resident *resident, uint32_t byte_column);
 
 #endif

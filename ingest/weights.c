@@ -5,16 +5,18 @@
 #include "calibrate.h"
 #include "random.h"
 
-/* Variance over all rows of one column's weights. table: [size]. */
-static double column_variance(const uint64_t *histogram, uint32_t size, uint64_t rows, const float *table)
+/* Variance over all rows of one column's weights; values from `used` on have no rows. */
+static double column_variance(const uint64_t *histogram, uint32_t used, uint64_t rows, const float *table)
 {
     double sum = 0, squares = 0;
     if (rows == 0) return 0;
-    for (uint32_t v = 0; v < size; v++) {
-        double share = (double)histogram[v] / (double)rows, weight = (double)table[v];
-        sum += share * weight;
-        squares += share * weight * weight;
+    for (uint32_t v = 0; v < used; v++) {
+        double weight = (double)table[v], rows_of = (double)histogram[v];
+        sum += rows_of * weight;
+        squares += rows_of * weight * weight;
     }
+    sum /= (double)rows;
+    squares /= (double)rows;
     double variance = squares - sum * sum;
     return variance > 0 ? variance : 0;
 }
@@ -26,7 +28,7 @@ static double table_variance(const pd_resident *resident, const float *weights, 
     *columns = 0;
     for (uint32_t c = 0; c < info->shape.nbytes; c++) {
         if (!info->shape.sizes[c]) continue;
-        double variance = column_variance(pd_resident_histogram(resident, c), info->shape.sizes[c],
+        double variance = column_variance(pd_resident_histogram(resident, c), pd_resident_used(resident, c),
                                           info->rows, weights + info->layout.weight_at[c]);
         *columns += variance > 0;
         sum += variance;
