@@ -45,12 +45,19 @@ pd_status pd_device_open(const char *backend, const pd_device_options *options, 
 {
     static const pd_device_options defaults;
     const pd_backend *found = NULL;
+    if (!options) options = &defaults;
     if (!backend) backend = "auto";
+    int automatic = strcmp(backend, "auto") == 0;
     /* Instruction sets are the CPU's. */
-    if (strcmp(backend, "auto") == 0 && options && options->isa) backend = "cpu";
-    pd_status status = pd_backend_find(backend, &found, err);
-    if (status != PD_OK) return status;
-    return found->open(options ? options : &defaults, out, err);
+    if (automatic && options->isa) return pd_backend_cpu.open(options, out, err);
+    if (!automatic && strcmp(backend, "cuda") != 0) {
+        pd_status status = pd_backend_find(backend, &found, err);
+        return status == PD_OK ? found->open(options, out, err) : status;
+    }
+    pd_status status = pd_plugin_cuda_load(&found, err);
+    if (status == PD_OK) status = found->open(options, out, err);
+    if (automatic && status == PD_UNAVAILABLE) return pd_backend_cpu.open(options, out, err);
+    return status == PD_UNAVAILABLE ? pd_prefix(err, "backend \"cuda\"") : status;
 }
 
 void pd_device_close(pd_device *device)

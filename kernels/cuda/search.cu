@@ -128,12 +128,15 @@ static pd_status depart(search_job *job, flight *f, pd_cuda_lane *lane, uint32_t
     return status;
 }
 
-static uint64_t ns_between(const flight *f, pd_cuda_event first, pd_cuda_event last)
+static pd_status add_time(const flight *f, pd_cuda_event first, pd_cuda_event last, uint64_t *ns,
+                          pd_error *err)
 {
     float ms = 0;
     const cudaEvent_t *events = f->batch.lane->events;
-    if (cudaEventElapsedTime(&ms, events[first], events[last]) != cudaSuccess) return 0;
-    return (uint64_t)((double)ms * 1e6);
+    pd_status status = pd_cuda_check(f->batch.device, cudaEventElapsedTime(&ms, events[first], events[last]),
+                                     "taking the time", err);
+    if (status == PD_OK) *ns += (uint64_t)((double)ms * 1e6);
+    return status;
 }
 
 /* queries: of this flight */
@@ -165,10 +168,11 @@ static pd_status arrive(search_job *job, flight *f, pd_error *err)
     pd_status status = pd_cuda_check(job->device, cudaEventSynchronize(f->batch.lane->events[PD_EVENT_DONE]),
                                      "searching", err);
     if (status == PD_OK) {
+        pd_timing *t = job->timing;
         read_answers(f, job->queries + (f->answers - job->answers));
-        job->timing->coarse_ns += ns_between(f, PD_EVENT_START, PD_EVENT_COARSE);
-        job->timing->scan_ns += ns_between(f, PD_EVENT_COARSE, PD_EVENT_SCAN);
-        job->timing->refine_ns += ns_between(f, PD_EVENT_SCAN, PD_EVENT_REFINE);
+        status = add_time(f, PD_EVENT_START, PD_EVENT_COARSE, &t->coarse_ns, err);
+        if (status == PD_OK) status = add_time(f, PD_EVENT_COARSE, PD_EVENT_SCAN, &t->scan_ns, err);
+        if (status == PD_OK) status = add_time(f, PD_EVENT_SCAN, PD_EVENT_REFINE, &t->refine_ns, err);
     }
     f->answers = NULL;
     return status;

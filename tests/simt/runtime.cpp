@@ -519,12 +519,12 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t first, cudaEvent_t secon
 
 /* ---------------------------------------------------------------------------------------------- for tests --- */
 
-void pd_simt_fail_at(uint64_t nth, cudaError_t error, int is_sticky)
+void pd_simt_fail_at(uint64_t nth, int error, int is_sticky)
 {
     std::lock_guard<std::recursive_mutex> hold(turn);
     calls = 0;
     fail_nth = nth;
-    fail_with = error;
+    fail_with = (cudaError_t)error;
     fail_sticky = is_sticky;
 }
 uint64_t pd_simt_calls()

@@ -1,9 +1,11 @@
-/* The part of the CUDA runtime that Pados calls, and the strings by which tests pull it. */
+/* The part of the CUDA runtime that Pados calls. */
 #ifndef PD_TEST_SIMT_RUNTIME_H
 #define PD_TEST_SIMT_RUNTIME_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "pull.h"
 
 typedef enum cudaError {
     cudaSuccess = 0,
@@ -88,22 +90,5 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = nullptr);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t first, cudaEvent_t last);
-
-/* ------------------------------------------------------------------------------------------- for tests --- */
-
-/* Every order of threads and blocks from here on follows from the seed. */
-void pd_simt_seed(uint64_t seed);
-/* The nth call of the runtime from here on that can fail (1: the next) answers error; 0: none does. A sticky error is answered for good. */
-void pd_simt_fail_at(uint64_t nth, cudaError_t error, int sticky);
-/* Calls that could have failed, since the last pd_simt_fail_at. */
-uint64_t pd_simt_calls();
-/* The device forgets all errors, as a fresh process would find it. */
-void pd_simt_recover();
-/* What the failed check said; "" where none failed. */
-const char *pd_simt_failure();
-/* Allocations, streams and events that have not been given back. */
-uint32_t pd_simt_live();
-/* No device answers (0 devices), for the tests of opening. */
-void pd_simt_devices(int count, int major, int minor);
 
 #endif
