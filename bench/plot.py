@@ -54,7 +54,7 @@ class Axis:
 
     def __call__(self, value):
         share = (self.f(value) - self.low) / ((self.high - self.low) or 1)
-        return self.start + share * (self.end - self.start)
+        return self.start + min(share, 1) * (self.end - self.start)  # a recall of 1 stands at the end of its axis
 
 
 def text_at(x, y, words, anchor="start", css="", extra=""):
