@@ -115,7 +115,8 @@ static uint32_t add_part(const prep_job *job, uint32_t column, pd_cpu_part *part
     part->first[j] = (uint8_t)first;
     part->count[j] = (uint16_t)count;
     part->offset[j] = (uint8_t)used;
-    part->entries = used + room <= 64 ? 64 : used + room <= 128 ? 128 : 256;
+    /* The smallest tables are for first parts, which may be alone: two of one size are looked up together. */
+    part->entries = part->at == 0 && used + room <= 64 ? 64 : used + room <= 128 ? 128 : 256;
     return n;
 }
 
