@@ -1,8 +1,9 @@
 /* Scanning lists.
  *
  * The (query, list) pairs are sorted by list, and a list is read once: PD_GROUP queries at a time, whose codes are copied side by
- * side, go through its pages. What a page's dots become (scores, the first comparison with each query's bar) stays in
- * registers; only rows that pass cost more: the bound of their weights in whole steps, then the weights, then the buffer.
+ * side, go through its pages. What a page's dots become (scores, bounds of the weights in whole steps, the comparison with each
+ * query's bar) is one pass over registers; only rows that pass cost more. Their exact weights wait for the end where bounds can
+ * stand for them (shortlist.c).
  *
  * Many queries: each thread owns a share of them, sorts their pairs and scans their lists. Few: the lists are cut into
  * segments that any thread may take, each with candidates of its own for every query; refine.c joins them. Either way a query
