@@ -281,6 +281,7 @@ static void builder_close(pd_builder *b)
     free(b->order);
     free(b->list_rows);
     free(b->offsets);
+    free(b->group_first);
 }
 
 /* FOLDER.tmp, new and empty. One that a crash left behind goes first. */

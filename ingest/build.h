@@ -15,6 +15,9 @@
 #include "status.h"
 #include "version.h"
 
+/* From so many lists on, choosing among all of them costs enough that groups are chosen first: docs/decisions/0011. */
+#define PD_GROUPS_FROM 16384u
+
 typedef struct pd_build_input {
     const char *table;
     uint64_t version;
@@ -28,6 +31,7 @@ typedef struct pd_build_input {
     const pd_schema
         *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
     uint32_t nlist; /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
+    uint32_t groups_from; /* so many lists are put into groups, and more; 0: PD_GROUPS_FROM */
     uint64_t seed;
     double now;         /* when it is built, days since 1970-01-01; 0: now */
     uint64_t *unlisted; /* NULL, or receives how many rows have no line in the CSV */

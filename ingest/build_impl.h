@@ -40,6 +40,8 @@ typedef struct pd_builder {
     uint32_t *order;           /* [count] input rows in slot order; NULL: row order */
     uint32_t *list_rows;       /* [nlist] */
     uint32_t *offsets;         /* [nlist + 1] in pages */
+    uint32_t ngroups;          /* 0: lists are few */
+    uint32_t *group_first;     /* [ngroups + 1] */
     uint32_t npages;
     float similarity_sd, residual_sd, beta;
 } pd_builder;
@@ -60,6 +62,8 @@ pd_status pd_builder_lists(pd_builder *b, pd_error *err);
 /* Decides whether codes have fewer dimensions than rows, once the centroids are trained: shape, layout, directions, projection.
  * sample: [n][dim], left in another order */
 pd_status pd_builder_project(pd_builder *b, float *sample, uint64_t n, pd_error *err);
+/* Puts lists into groups and numbers them anew, once the centroids are trained, where they are many. */
+pd_status pd_builder_groups(pd_builder *b, pd_error *err);
 /* Writes every file into folder, which exists and is empty. */
 pd_status pd_builder_write(pd_builder *b, const char *folder, pd_error *err);
 

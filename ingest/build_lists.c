@@ -79,6 +79,7 @@ static pd_status train(pd_builder *b, pd_error *err)
         choose_sample(b, n, which);
         pd_builder_rows(b, 0, which, n, sample);
         status = train_on(b, n, sample, err);
+        if (!status) status = pd_builder_groups(b, err);
         if (!status) status = pd_builder_project(b, sample, n, err);
     } else {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a training sample of %llu rows",

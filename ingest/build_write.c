@@ -271,7 +271,9 @@ static pd_status write_lists(writer *w, pd_error *err)
                       .pages = pages,
                       .rows = b->list_rows,
                       .histograms = histograms,
-                      .projection = b->projection ? b->directions : NULL};
+                      .projection = b->projection ? b->directions : NULL,
+                      .ngroups = b->ngroups,
+                      .group_first = b->group_first};
     uint32_t code_dim = b->projection ? b->layout.code_dim : 0;
     status = pd_out_open(&out, w->folder, "lists.bin", err);
     if (!status)

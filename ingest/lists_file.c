@@ -13,11 +13,12 @@
 
 typedef struct head {
     uint64_t magic;
-    uint32_t format, nlist, dim, npages, weights, code_dim, zero[8];
+    uint32_t format, nlist, dim, npages, weights, code_dim, ngroups, zero[7];
 } head;
 _Static_assert(sizeof(head) == 64, "the header of lists.bin is 64 bytes");
 
-uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights)
+/* What the lists themselves take; groups lie behind. */
+static uint64_t bytes_of(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights)
 {
     uint64_t bytes = sizeof(head);
     if (nlist == 0) return bytes;
@@ -30,7 +31,27 @@ uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_
     return bytes;
 }
 
-static head head_of(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights)
+/* How many groups a file of this length has. Returns 0 where no number fits. */
+static int groups_of(uint64_t length, uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages,
+                     uint32_t weights, uint32_t *ngroups)
+{
+    uint64_t lists = bytes_of(nlist, dim, code_dim, npages, weights);
+    *ngroups = 0;
+    if (length == lists) return 1;
+    if (length < lists + 8 || (length - lists) % 4 != 0 || (length - lists) / 4 - 1 > nlist) return 0;
+    *ngroups = (uint32_t)((length - lists) / 4 - 1);
+    return 1;
+}
+
+int pd_lists_fit(uint64_t length, uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages,
+                 uint32_t weights)
+{
+    uint32_t ngroups;
+    return groups_of(length, nlist, dim, code_dim, npages, weights, &ngroups);
+}
+
+static head head_of(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights,
+                    uint32_t ngroups)
 {
     return (head){.magic = LISTS_MAGIC,
                   .format = 1,
@@ -38,13 +59,14 @@ static head head_of(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t np
                   .dim = dim,
                   .npages = npages,
                   .weights = weights,
-                  .code_dim = code_dim};
+                  .code_dim = code_dim,
+                  .ngroups = ngroups};
 }
 
 pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uint32_t dim, uint32_t code_dim,
                          uint32_t npages, uint32_t weights, pd_error *err)
 {
-    head h = head_of(nlist, dim, code_dim, npages, weights);
+    head h = head_of(nlist, dim, code_dim, npages, weights, lists->ngroups);
     pd_status status = pd_out_write(out, &h, sizeof h, err);
     if (status || nlist == 0) return status;
     status = pd_out_write(out, lists->centroids, (size_t)nlist * dim * 4, err);
@@ -53,6 +75,8 @@ pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uin
     if (!status) status = pd_out_write(out, lists->pages, (size_t)npages * 4, err);
     if (!status) status = pd_out_write(out, lists->histograms, (size_t)weights * nlist * 4, err);
     if (!status) status = pd_out_write(out, lists->projection, (size_t)code_dim * dim * 4, err);
+    if (!status && lists->ngroups)
+        status = pd_out_write(out, lists->group_first, ((size_t)lists->ngroups + 1) * 4, err);
     return status;
 }
 
@@ -85,6 +109,15 @@ static pd_status check_lists(const char *name, const pd_lists *l, uint32_t nlist
     return PD_OK;
 }
 
+/* Groups follow one another from the first list to the last. */
+static int check_groups(const pd_lists *l, uint32_t nlist)
+{
+    if (l->ngroups == 0) return 1;
+    for (uint32_t g = 0; g < l->ngroups; g++)
+        if (l->group_first[g] > l->group_first[g + 1]) return 0;
+    return l->group_first[0] == 0 && l->group_first[l->ngroups] == nlist;
+}
+
 static int all_within(const float *values, uint64_t count, float low, float high)
 {
     for (uint64_t i = 0; i < count; i++)
@@ -96,11 +129,12 @@ pd_status pd_lists_parse(const char *name, const void *bytes, size_t length, uin
                          uint32_t code_dim, uint32_t npages, uint32_t weights, uint64_t rows, pd_lists *lists,
                          uint32_t *page_list, pd_error *err)
 {
-    head h, want = head_of(nlist, dim, code_dim, npages, weights);
+    uint32_t ngroups;
     memset(lists, 0, sizeof *lists);
-    if (length != pd_lists_bytes(nlist, dim, code_dim, npages, weights))
+    if (!groups_of(length, nlist, dim, code_dim, npages, weights, &ngroups))
         return pd_fail(err, PD_DATA_LOSS, "%s is %zu bytes long where %llu are needed", name, length,
-                       (unsigned long long)pd_lists_bytes(nlist, dim, code_dim, npages, weights));
+                       (unsigned long long)bytes_of(nlist, dim, code_dim, npages, weights));
+    head h, want = head_of(nlist, dim, code_dim, npages, weights, ngroups);
     memcpy(&h, bytes, sizeof h);
     if (memcmp(&h, &want, sizeof h) != 0)
         return pd_fail(err, PD_DATA_LOSS, "%s does not begin as the manifest says", name);
@@ -120,6 +154,11 @@ pd_status pd_lists_parse(const char *name, const void *bytes, size_t length, uin
     lists->histograms = weights ? (const float *)at : NULL;
     at += (size_t)weights * nlist * 4;
     lists->projection = code_dim ? (const float *)at : NULL;
+    at += (size_t)code_dim * dim * 4;
+    lists->ngroups = ngroups;
+    lists->group_first = ngroups ? (const uint32_t *)at : NULL;
+    if (!check_groups(lists, nlist))
+        return pd_fail(err, PD_DATA_LOSS, "%s: its groups do not cover the %u lists", name, nlist);
     if (!all_within(lists->centroids, (uint64_t)nlist * dim, -1e30f, 1e30f))
         return pd_fail(err, PD_DATA_LOSS, "%s: a centroid is not finite", name);
     if (weights && !all_within(lists->histograms, (uint64_t)weights * nlist, 0.0f, 1.0f))

@@ -9,9 +9,10 @@
 #include "schema.h"
 #include "status.h"
 
-/* The length lists.bin must have. Arguments within the manifest's bounds, so that nothing overflows. code_dim: rows of the
- * projection, 0 where there is none. */
-uint64_t pd_lists_bytes(uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages, uint32_t weights);
+/* Whether lists.bin may be so long: only the number of groups is its own. Arguments within the manifest's bounds, so that nothing
+ * overflows. code_dim: rows of the projection, 0 where there is none. */
+int pd_lists_fit(uint64_t length, uint32_t nlist, uint32_t dim, uint32_t code_dim, uint32_t npages,
+                 uint32_t weights);
 pd_status pd_lists_write(pd_out *out, const pd_lists *lists, uint32_t nlist, uint32_t dim, uint32_t code_dim,
                          uint32_t npages, uint32_t weights, pd_error *err);
 /* Points lists into bytes (which are 4-byte aligned and must outlive it), checking the length, the header and every number.

@@ -132,7 +132,7 @@ static pd_status read_lists(pd_version *v, pd_error *err)
     const pd_manifest *m = &v->manifest;
     const pd_file_entry *file = pd_manifest_file(m, "lists.bin");
     uint32_t weights = v->info.layout.weights, code_dim = v->info.shape.code_dim;
-    if (!file || file->bytes != pd_lists_bytes(m->nlist, m->dim, code_dim, m->npages, weights))
+    if (!file || !pd_lists_fit(file->bytes, m->nlist, m->dim, code_dim, m->npages, weights))
         return pd_fail(err, PD_DATA_LOSS, "%s/lists.bin is missing or of a wrong length", v->folder);
     size_t length = 0;
     pd_status status = read_small(v, "lists.bin", &v->lists_bytes, &length, err);

@@ -60,6 +60,10 @@ typedef struct pd_lists {
     const uint32_t *pages;   /* page numbers, list by list */
     const uint32_t *rows;    /* [nlist] live rows of each list */
     const float *projection; /* [code_dim][dim] where codes have fewer dimensions than rows, else NULL */
+    /* Lists in groups that lie close: group g is the lists group_first[g] .. group_first[g + 1] - 1. Groups are chosen before
+     * lists then (score.h). 0 and NULL: every list is looked at. */
+    uint32_t ngroups;
+    const uint32_t *group_first; /* [ngroups + 1], ascending, from 0 to nlist */
     /* Weight summaries: [layout.weights][nlist], the share of each list's rows that hold each value of each byte
      * column. NULL: none (no byte columns). */
     const float *histograms;

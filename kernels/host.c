@@ -72,6 +72,7 @@ static void free_lists(pd_host_index *index)
     free(index->histograms);
     free(index->coarse_pages);
     free(index->mean);
+    pd_level_close(&index->upper);
     pd_projection_close(index->projection);
 }
 
@@ -116,9 +117,24 @@ pd_status pd_host_page_commit(pd_index *base, pd_error *err)
     for (uint32_t p = index->window_first; p < index->window_first + index->window_count; p++) {
         pd_blocks_page(&index->blocks, &base->layout, p, pd_host_page(index, p));
         uint32_t list = index->page_list ? index->page_list[p] : PD_NO_LIST;
-        if (list != PD_NO_LIST) pd_blocks_add(&index->blocks, list, p);
+        if (list == PD_NO_LIST) continue;
+        pd_blocks_add(&index->blocks, list, p);
+        pd_level_add(&index->upper, &index->blocks, list, p);
     }
     return PD_OK;
+}
+
+static pd_status check_groups(const pd_host_index *index, const pd_lists *lists, pd_error *err)
+{
+    uint32_t nlist = index->base.shape.nlist, ngroups = lists->ngroups;
+    if (ngroups == 0) return PD_OK;
+    int whole = lists->group_first && ngroups <= nlist && lists->group_first[0] == 0 &&
+                lists->group_first[ngroups] == nlist;
+    for (uint32_t g = 0; whole && g < ngroups; g++)
+        whole = lists->group_first[g] <= lists->group_first[g + 1];
+    if (whole) return PD_OK;
+    return pd_fail(err, PD_INVALID_ARGUMENT, "%s: %u groups do not cover its %u lists", index->name, ngroups,
+                   nlist);
 }
 
 static pd_status check_lists(const pd_host_index *index, const pd_lists *lists, uint32_t *page_list,
@@ -146,7 +162,7 @@ static pd_status check_lists(const pd_host_index *index, const pd_lists *lists, 
             page_list[page] = list;
         }
     }
-    return PD_OK;
+    return check_groups(index, lists, err);
 }
 
 static void *copy_of(const void *data, size_t bytes)
@@ -169,10 +185,12 @@ static float *padded_centroids(const float *centroids, uint32_t nlist, uint32_t 
     return padded;
 }
 
-/* Fills projection, coarse, coarse_pages and mean. */
-static pd_status coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host_index *fresh, pd_error *err)
+/* Fills projection, coarse, coarse_pages, mean and upper. */
+static pd_status coarse_codes(const pd_host_index *index, const pd_lists *lists, const uint64_t *blocks,
+                              pd_host_index *fresh, pd_error *err)
 {
-    uint32_t nlist = of->nlist, dim = of->dim, npages = pd_pages_for(nlist);
+    const pd_shape *of = &index->base.shape;
+    uint32_t nlist = of->nlist, dim = of->dim;
     pd_shape shape = {.metric = of->metric,
                       .code = PD_CODE_I8,
                       .refine = of->refine,
@@ -184,30 +202,17 @@ static pd_status coarse_codes(const pd_lists *lists, const pd_shape *of, pd_host
         status = pd_projection_open(lists->projection, fresh->coarse.code_dim, lists->centroids, nlist, dim,
                                     &fresh->projection, err);
     if (status != PD_OK) return status;
-    fresh->coarse_pages = aligned_alloc(64, (size_t)npages * fresh->coarse.page_bytes);
     fresh->mean = aligned_alloc(64, pd_dim16(dim) * sizeof *fresh->mean);
-    float *gap = malloc(dim * sizeof *gap);
-    if (!fresh->coarse_pages || !fresh->mean || !gap) {
-        free(gap);
-        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u lists", nlist);
-    }
+    if (!fresh->mean) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a mean of %u lists", nlist);
     memset(fresh->mean, 0, pd_dim16(dim) * sizeof *fresh->mean);
     pd_centroid_mean(lists->centroids, nlist, dim, fresh->mean);
-    /* Under l2 the query is moved by the mean as well, so that the mean query is at the origin. */
-    pd_projection moved = fresh->projection ? *fresh->projection : (pd_projection){0};
-    if (of->metric == PD_L2) moved.mean = moved.mean_out = NULL;
-    for (uint32_t p = 0; p < npages; p++)
-        pd_page_clear(&shape, &fresh->coarse, fresh->coarse_pages + p * fresh->coarse.page_bytes);
-    for (uint32_t list = 0; list < nlist; list++) {
-        unsigned char *page = fresh->coarse_pages + list / PD_PAGE_ROWS * fresh->coarse.page_bytes;
-        for (uint32_t d = 0; d < dim; d++)
-            gap[d] = lists->centroids[(size_t)list * dim + d] - fresh->mean[d];
-        pd_page_encode(&shape, &fresh->coarse, fresh->projection ? &moved : NULL, NULL, gap,
-                       list % PD_PAGE_ROWS, 1, page, NULL);
-        if (lists->rows[list] == 0) pd_page_term(&fresh->coarse, page)[list % PD_PAGE_ROWS] = -INFINITY;
-    }
-    free(gap);
-    return PD_OK;
+    pd_coarse_view view = {
+        .shape = &shape, .layout = &fresh->coarse, .projection = fresh->projection, .mean = fresh->mean};
+    status = pd_coarse_pages(&view, lists->centroids, lists->rows, nlist, &fresh->coarse_pages, err);
+    if (status == PD_OK && lists->ngroups)
+        status = pd_level_open(&view, lists, nlist, index->base.layout.weights, blocks, index->blocks.columns,
+                               &fresh->upper, err);
+    return status;
 }
 
 /* Do the values of a column follow the lists? The mean distance between a list's shares and those of all rows (half the
@@ -260,10 +265,10 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     if (summaries)
         fresh.histograms =
             copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
-    status = coarse_codes(lists, shape, &fresh, err);
+    if (blocks) status = coarse_codes(index, lists, blocks, &fresh, err);
     if (status != PD_OK || !fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages ||
         !fresh.rows || !blocks || (summaries && !fresh.histograms)) {
-        if (status == PD_OK)
+        if (status == PD_OK || !blocks)
             status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
         free(blocks);
         goto err_after_alloc;
@@ -285,6 +290,7 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     index->coarse_pages = fresh.coarse_pages;
     index->mean = fresh.mean;
     index->projection = fresh.projection;
+    index->upper = fresh.upper;
     return PD_OK;
 
 err_after_alloc:

@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "blocks.h"
+#include "levels.h"
 #include "project.h"
 #include "slab.h"
 
@@ -42,6 +43,7 @@ typedef struct pd_host_index {
     unsigned char *coarse_pages; /* [pages for nlist][coarse.page_bytes] */
     float *mean;                 /* [dim16] */
     pd_projection *projection;   /* NULL: codes have all dimensions */
+    pd_level upper;              /* groups of lists; ngroups 0: one level */
 } pd_host_index;
 
 /* Slots of a backend. bytes: of the backend's own index, which begins with a pd_host_index. */

@@ -118,13 +118,14 @@ static double with_weights(const pd_shape *shape, const pd_layout *layout, const
 
 /* --------------------------------------------------------------------------------------------------- coarse --- */
 
-/* The summary of backend.h; columns without any weight say nothing. */
-static double summary(const pd_host_index *index, const pd_query *query, uint32_t list)
+/* The summary of backend.h for one of n lists or groups; columns without any weight say nothing. */
+static double summary(const pd_host_index *index, const pd_query *query, const float *histograms, uint32_t n,
+                      uint32_t list)
 {
     const pd_shape *shape = &index->base.shape;
     const pd_layout *layout = &index->base.layout;
     double total = 0;
-    if (!index->histograms || !(index->beta > 0.0f) || !query->weights) return 0;
+    if (!histograms || !(index->beta > 0.0f) || !query->weights) return 0;
     for (uint32_t c = 0; c < shape->nbytes; c++) {
         const float *weights = query->weights + layout->weight_at[c];
         double mean = 0, most = shape->sizes[c] < 256 ? 0 : (double)weights[0], shares = 0;
@@ -136,8 +137,7 @@ static double summary(const pd_host_index *index, const pd_query *query, uint32_
         if (!weighed || !index->tied[c]) continue;
         for (uint32_t v = 0; v < shape->sizes[c]; v++) {
             double power = fmin(60, fmax(-60, (double)index->beta * ((double)weights[v] - most)));
-            double share =
-                (double)index->histograms[((size_t)layout->weight_at[c] + v) * shape->nlist + list];
+            double share = (double)histograms[((size_t)layout->weight_at[c] + v) * n + list];
             mean += weights[v] != 0.0f ? share * exp(power) : 0;
             shares += weights[v] != 0.0f ? share : 0;
         }
@@ -173,8 +173,9 @@ static void project(const pd_projection *p, const float *vector, float *out)
     }
 }
 
-/* How near each list is for choosing (score.h): by the i8 codes of the centroids, which stand for c - mean. */
-static void nearness(const pd_host_index *index, const pd_query *query, double *near)
+/* How near each of n lists or groups is for choosing (score.h): by the i8 codes of the centroids, which stand for c - mean. */
+static void nearness(const pd_host_index *index, const pd_query *query, unsigned char *pages, uint32_t n,
+                     double *near)
 {
     const pd_shape *shape = &index->base.shape;
     const pd_layout *layout = &index->coarse;
@@ -189,8 +190,8 @@ static void nearness(const pd_host_index *index, const pd_query *query, double *
         moved[d] = moved[d] - mean[d];
     float qs = pd_quantise_query(moved, layout->code_dim, layout->dim4, codes);
     double factor = shape->metric == PD_L2 ? 2.0 * (double)qs : (double)qs;
-    for (uint32_t list = 0; list < shape->nlist; list++) {
-        unsigned char *page = index->coarse_pages + list / PD_PAGE_ROWS * layout->page_bytes;
+    for (uint32_t list = 0; list < n; list++) {
+        unsigned char *page = pages + list / PD_PAGE_ROWS * layout->page_bytes;
         const int8_t *rows = (const int8_t *)(page + layout->codes);
         uint32_t row = list % PD_PAGE_ROWS;
         double dot = 0;
@@ -201,29 +202,63 @@ static void nearness(const pd_host_index *index, const pd_query *query, double *
     }
 }
 
+/* The groups whose lists are looked at, as the rule of score.h says. Returns how many. order: [ngroups], near: to work in */
+static uint32_t choose_groups(const pd_host_index *index, const pd_query *query, const pd_block_filter *fold,
+                              pd_hit *order, double *near)
+{
+    const pd_level *level = &index->upper;
+    nearness(index, query, level->pages, level->ngroups, near);
+    for (uint32_t g = 0; g < level->ngroups; g++) {
+        double score =
+            (double)query->similarity * near[g] + summary(index, query, level->histograms, level->ngroups, g);
+        if (level->lists[g] == 0 || (fold && !pd_level_may(level, &index->blocks, fold, g)))
+            score = -INFINITY;
+        order[g] = (pd_hit){.id = g, .score = (float)score};
+    }
+    pd_hits_sort(order, level->ngroups);
+    uint32_t n = 0;
+    for (uint64_t held = 0, wanted = (uint64_t)PD_GROUP_REACH * query->nprobe;
+         n < level->ngroups && (n < PD_LEAST_GROUPS || held < wanted); n++)
+        for (uint32_t l = level->first[order[n].id]; l < level->first[order[n].id + 1]; l++)
+            held += index->rows[l] > 0 && (!fold || pd_blocks_list_may(&index->blocks, fold, l));
+    return n;
+}
+
 /* The lists to scan, best first. Returns how many. order: [pd_host_nlist], near: the same, to work in */
 static uint32_t choose(const pd_host_index *index, const pd_query *query, pd_hit *order, double *near)
 {
     uint32_t nlist = pd_host_nlist(index);
-    if (query->vector && index->base.shape.nlist > 0 && query->probes) {
+    int lists = query->vector && index->base.shape.nlist > 0;
+    if (lists && query->probes) {
         for (uint32_t i = 0; i < query->nprobe; i++)
             order[i] = (pd_hit){.id = query->probes[i]};
         return query->nprobe;
     }
-    pd_block_filter fold;
-    int filters = query->filter && index->base.shape.nlist > 0 &&
-                  pd_block_filter_of(&index->blocks, query->filter, &fold);
-    memset(near, 0, nlist * sizeof *near);
-    if (query->vector && index->base.shape.nlist > 0) nearness(index, query, near);
-    for (uint32_t list = 0; list < nlist; list++) {
-        double score = (double)query->similarity * near[list] + summary(index, query, list);
-        if (index->rows && index->rows[list] == 0) score = -INFINITY;
-        if (filters && query->vector && !pd_blocks_list_may(&index->blocks, &fold, list)) score = -INFINITY;
-        order[list] = (pd_hit){.id = list, .score = (float)score};
+    pd_block_filter folded, *fold = NULL;
+    if (lists && query->filter && pd_block_filter_of(&index->blocks, query->filter, &folded)) fold = &folded;
+    uint8_t *taken = lists && index->upper.ngroups ? calloc(nlist, 1) : NULL;
+    if (lists && index->upper.ngroups) {
+        if (!taken) return UINT32_MAX;
+        uint32_t n = choose_groups(index, query, fold, order, near);
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t *first = &index->upper.first[order[i].id];
+            memset(taken + first[0], 1, first[1] - first[0]);
+        }
     }
-    pd_hits_sort(order, nlist);
-    if (!query->vector) return nlist;
-    return query->nprobe < nlist ? query->nprobe : nlist;
+    memset(near, 0, nlist * sizeof *near);
+    if (lists) nearness(index, query, index->coarse_pages, nlist, near);
+    uint32_t n = 0;
+    for (uint32_t list = 0; list < nlist; list++) {
+        double score =
+            (double)query->similarity * near[list] + summary(index, query, index->histograms, nlist, list);
+        if (index->rows && index->rows[list] == 0) score = -INFINITY;
+        if (fold && !pd_blocks_list_may(&index->blocks, fold, list)) score = -INFINITY;
+        if (!taken || taken[list]) order[n++] = (pd_hit){.id = list, .score = (float)score};
+    }
+    free(taken);
+    pd_hits_sort(order, n);
+    if (!query->vector) return n;
+    return query->nprobe < n ? query->nprobe : n;
 }
 
 /* -------------------------------------------------------------------------------------------------- search --- */
@@ -331,6 +366,10 @@ static pd_status search_one(pd_host_index *index, const pd_query *query, pd_answ
     if (query->vector)
         s.qs = pd_quantise_query(quantised, index->base.layout.code_dim, index->base.layout.dim4, s.qi);
     uint32_t nprobe = query->vector && query->nprobe == 0 ? 0 : choose(index, query, order, near);
+    if (nprobe == UINT32_MAX) {
+        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to choose lists", index->name);
+        goto done;
+    }
     uint64_t t1 = now_ns();
     for (uint32_t p = 0; p < nprobe; p++) {
         uint32_t list = (uint32_t)order[p].id;

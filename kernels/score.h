@@ -32,6 +32,12 @@
  *                                                      are empty, or hold no row that can pass the filter, last
  * The list term lt of a probed list is exact.
  *
+ * Where lists come in groups (pd_lists), groups are chosen before lists. A group stands at the mean of its lists' centroids, weighed by
+ * their rows (each dimension summed in double in the order of the lists, rounded once), in an i8 code as a centroid's; its shares of values are the means of
+ * its lists' likewise. Groups are ranked as lists are: near, rank and ties; those without rows, or with nothing on any of their pages that a
+ * filter could let pass, last. The best are taken until there are at least PD_LEAST_GROUPS of them and they hold at least
+ * PD_GROUP_REACH * nprobe lists that have rows and can pass the filter, or until all are taken; lists are then chosen from theirs.
+ *
  * The + 0.0f turns -0 into 0, so that adding a zero weight never changes a bit: columns whose weights are all zero may
  * be skipped. Without a vector (attributes alone) score starts at 0.0f. Order: higher score, then smaller id.
  */
@@ -41,6 +47,9 @@
 #include <stdint.h>
 
 #define PD_LANES 16
+
+#define PD_LEAST_GROUPS 8u
+#define PD_GROUP_REACH  12u
 
 /* Sixteen partial sums, lane j over dimensions j, j + 16, ...; a product is rounded before it is added; the lanes are
  * then added in halves (j with j + 8, then + 4, + 2, + 1). Lanes past the end add nothing. */

@@ -2,13 +2,13 @@
  *
  * The centroids lie in pages of i8 codes of their own (host.c), so that choosing is the same integer product as scanning; the
  * lists' weight summaries are added and the best nprobe are kept, ties by list number. Lists without rows come last. The
- * list terms of the chosen are then the written f32 sums. Many queries: a task is a block of queries against all
+ * list terms of the chosen are then the written f32 sums. Lists in groups are chosen by levels.c, with what stands here. Many queries: a task is a block of queries against all
  * centroids. Few: a task is a range of centroids for all queries, and a second step chooses.
  */
 #include <float.h>
 #include <string.h>
 
-#include "cpu.h"
+#include "coarse.h"
 
 #define PAGE_TASK 8u /* pages of centroids of a task when queries are few */
 
@@ -19,7 +19,7 @@ uint32_t pd_cpu_probes(const pd_host_index *index, const pd_query *query)
     return query->nprobe < nlist ? query->nprobe : nlist;
 }
 
-static int must_choose(const pd_batch *batch, uint32_t q)
+int pd_coarse_chooses(const pd_batch *batch, uint32_t q)
 {
     const pd_query *query = &batch->queries[q];
     return query->vector && batch->index->base.shape.nlist > 0 && !query->probes && query->nprobe > 0;
@@ -30,8 +30,9 @@ static int blockwise(uint32_t threads, uint32_t n)
     return n >= PD_GROUP * threads || threads == 1;
 }
 
-uint32_t pd_coarse_rows(uint32_t threads, uint32_t n)
+uint32_t pd_coarse_rows(const pd_host_index *index, uint32_t threads, uint32_t n)
 {
+    if (index->upper.ngroups > 0) return 0;
     return blockwise(threads, n) ? PD_GROUP * threads : n;
 }
 
@@ -41,18 +42,17 @@ static size_t terms_apart(const pd_batch *batch)
     return (size_t)pd_pages_for(batch->index->base.shape.nlist) * PD_PAGE_ROWS;
 }
 
-/* Scores of queries first .. first + n - 1 for the lists of some pages. terms: [n][terms_apart] */
-static void list_scores(const pd_batch *batch, uint32_t first, uint32_t n, uint32_t page, uint32_t npages,
-                        float *terms)
+void pd_coarse_near(const pd_batch *batch, uint32_t first, uint32_t n, unsigned char *pages, uint32_t page,
+                    uint32_t npages, float *out, size_t apart)
 {
-    const pd_host_index *index = batch->index;
+    const pd_layout *layout = &batch->index->coarse;
     const pd_cpu_device *device = batch->device;
-    uint32_t dim64 = pd_dim64(index->coarse.code_dim);
+    uint32_t dim64 = pd_dim64(layout->code_dim);
     pd_cpu_group group;
     int32_t dots[PD_GROUP * PD_PAGE_ROWS];
     /* Runs of queries that choose: their packed codes lie side by side. */
     for (uint32_t i = 0, end; i < n; i = end + 1) {
-        for (end = i; end < n && must_choose(batch, first + end); end++) {
+        for (end = i; end < n && pd_coarse_chooses(batch, first + end); end++) {
             group.lt[end - i] = 0.0f;
             group.a[end - i] = batch->queries[first + end].similarity;
             group.qf[end - i] = batch->preps[first + end].nf;
@@ -60,64 +60,69 @@ static void list_scores(const pd_batch *batch, uint32_t first, uint32_t n, uint3
         }
         const unsigned char *near = end > i ? batch->preps[first + i].near : NULL;
         for (uint32_t p = page; end > i && p < page + npages; p++) {
-            unsigned char *codes = index->coarse_pages + p * index->coarse.page_bytes;
-            device->i8->dots((const int8_t *)(codes + index->coarse.codes), index->coarse.dim4 / 4, dim64,
-                             near, end - i, dots);
-            device->ops->scores_i8(
-                dots, end - i, pd_page_term(&index->coarse, codes), pd_page_scale(&index->coarse, codes),
-                &group, terms + i * terms_apart(batch) + (size_t)p * PD_PAGE_ROWS, terms_apart(batch));
+            unsigned char *codes = pages + p * layout->page_bytes;
+            device->i8->dots((const int8_t *)(codes + layout->codes), layout->dim4 / 4, dim64, near, end - i,
+                             dots);
+            device->ops->scores_i8(dots, end - i, pd_page_term(layout, codes), pd_page_scale(layout, codes),
+                                   &group, out + i * apart + (size_t)p * PD_PAGE_ROWS, apart);
         }
     }
 }
 
-static void add_summary(pd_worker *worker, uint32_t nlist, uint32_t done)
+/* ---------------------------------------------------------------------------------------------- summaries --- */
+
+uint32_t pd_promises_of(const pd_batch *batch, const pd_prep *prep, pd_worker *worker, pd_promises *out)
 {
-    for (uint32_t l = 0; l < nlist; l++)
-        worker->summary[l] = done ? worker->summary[l] + worker->factors[l] : worker->factors[l];
+    const pd_host_index *index = batch->index;
+    out->n = 0;
+    if (!index->histograms || !(index->beta > 0.0f)) return 0;
+    for (uint32_t i = 0; i < prep->weigh.ncolumns; i++) {
+        const pd_cpu_column *column = &prep->weigh.columns[i];
+        if (!index->tied[column->column]) continue;
+        uint32_t at = index->base.layout.weight_at[column->column];
+        out->columns[out->n].at = at;
+        out->columns[out->n].size = column->size;
+        out->columns[out->n++].nothing = batch->device->ops->powers(column->table, column->size, column->most,
+                                                                    index->beta, worker->power + at);
+    }
+    return out->n;
 }
 
 /* Columns whose factors are multiplied before their logarithm is taken: the product stays a normal number. */
 #define FACTORS 8u
 
-/* summary[l]: what the weights promise of each list. Returns 0 where they promise nothing. */
-static int summarise(const pd_batch *batch, const pd_prep *prep, pd_worker *worker)
+void pd_promises_sum(const pd_batch *batch, const pd_promises *promises, const float *shares, size_t apart,
+                     uint32_t first, uint32_t n, pd_worker *worker, float *out)
 {
-    const pd_host_index *index = batch->index;
-    const pd_layout *layout = &index->base.layout;
     const pd_cpu_ops *ops = batch->device->ops;
-    uint32_t nlist = index->base.shape.nlist, factors = 0, done = 0;
-    if (!index->histograms || !(index->beta > 0.0f)) return 0;
-    for (uint32_t i = 0; i < prep->weigh.ncolumns; i++) {
-        const pd_cpu_column *column = &prep->weigh.columns[i];
-        if (!index->tied[column->column]) continue;
-        for (uint32_t l = 0; factors == 0 && l < nlist; l++)
-            worker->factors[l] = 1.0f;
-        ops->summary(index->histograms + (size_t)layout->weight_at[column->column] * nlist, column->table,
-                     column->size, column->most, nlist, index->beta, worker->sums, worker->factors);
-        if (++factors < FACTORS) continue;
-        ops->logs(worker->factors, nlist, index->beta);
-        add_summary(worker, nlist, done);
-        done += factors;
-        factors = 0;
+    float *factors = worker->factors;
+    for (uint32_t done = 0; done < promises->n; done += FACTORS) {
+        for (uint32_t l = 0; l < n; l++)
+            factors[l] = 1.0f;
+        for (uint32_t i = done; i < promises->n && i < done + FACTORS; i++) {
+            uint32_t at = promises->columns[i].at;
+            ops->summary(shares + at * apart + first, apart, worker->power + at, promises->columns[i].size,
+                         promises->columns[i].nothing, n, worker->sums, factors);
+        }
+        ops->logs(factors, n, batch->index->beta);
+        for (uint32_t l = 0; l < n; l++)
+            out[l] = done ? out[l] + factors[l] : factors[l];
     }
-    if (factors > 0) {
-        ops->logs(worker->factors, nlist, index->beta);
-        add_summary(worker, nlist, done);
-    }
-    return done + factors > 0;
 }
 
-/* The lists whose score is among the `want` best, ties by number, in ascending order. */
-static uint32_t pick(const pd_batch *batch, const float *scores, uint32_t want, pd_worker *worker)
+/* ------------------------------------------------------------------------------------------------ choosing --- */
+
+uint32_t pd_coarse_pick(const pd_batch *batch, const float *scores, uint32_t n, uint32_t want,
+                        pd_worker *worker)
 {
     const pd_cpu_ops *ops = batch->device->ops;
-    uint32_t nlist = batch->index->base.shape.nlist, count = 0;
-    float t = ops->kth(scores, nlist, want, worker->pick);
-    for (uint32_t list = 0; list < nlist; list += PD_PAGE_ROWS) {
-        uint32_t mask = ops->at_least(scores + list, t);
+    uint32_t count = 0;
+    float t = ops->kth(scores, n, want, worker->pick);
+    for (uint32_t i = 0; i < n; i += PD_PAGE_ROWS) {
+        uint32_t mask = ops->at_least(scores + i, t);
         for (; mask; mask &= mask - 1) {
-            uint32_t at = list + (uint32_t)__builtin_ctz(mask);
-            if (at < nlist) worker->lists[count++] = at;
+            uint32_t at = i + (uint32_t)__builtin_ctz(mask);
+            if (at < n) worker->lists[count++] = at;
         }
     }
     /* Of those at t the last are too many. */
@@ -150,6 +155,23 @@ static void list_terms(const pd_batch *batch, uint32_t q, pd_pair *pairs, uint32
     }
 }
 
+void pd_coarse_take(const pd_batch *batch, uint32_t q, const uint32_t *lists, const float *scores, uint32_t n,
+                    pd_worker *worker)
+{
+    pd_pair *pairs = batch->pairs + batch->starts[q];
+    for (uint32_t i = 0; i < n; i++)
+        pairs[i] = (pd_pair){.query = q, .list = lists[i]};
+    list_terms(batch, q, pairs, n);
+    uint32_t *probes = batch->answers[q].probes;
+    if (!probes) return;
+    /* Best first, for those who want to know. */
+    for (uint32_t i = 0; i < n; i++)
+        worker->hits[i] = (pd_hit){.id = lists[i], .score = scores[i]};
+    pd_hits_sort(worker->hits, n);
+    for (uint32_t i = 0; i < n; i++)
+        probes[i] = (uint32_t)worker->hits[i].id;
+}
+
 /* Lists without a row that can pass the filter come last, with the empty ones. */
 static void pass_over(const pd_batch *batch, const pd_filter *filter, float *scores)
 {
@@ -166,23 +188,13 @@ static void choose(const pd_batch *batch, uint32_t q, float *scores, const float
     uint32_t nlist = batch->index->base.shape.nlist, want = pd_cpu_probes(batch->index, &batch->queries[q]);
     batch->device->ops->settle(scores, summary, nlist);
     pass_over(batch, batch->queries[q].filter, scores);
-    uint32_t count = pick(batch, scores, want, worker);
-    pd_pair *pairs = batch->pairs + batch->starts[q];
+    uint32_t count = pd_coarse_pick(batch, scores, nlist, want, worker);
     for (uint32_t i = 0; i < count; i++)
-        pairs[i] = (pd_pair){.query = q, .list = worker->lists[i]};
-    list_terms(batch, q, pairs, count);
-    uint32_t *probes = batch->answers[q].probes;
-    if (!probes) return;
-    /* Best first, for those who want to know. */
-    for (uint32_t i = 0; i < count; i++)
-        worker->hits[i] = (pd_hit){.id = worker->lists[i], .score = scores[worker->lists[i]]};
-    pd_hits_sort(worker->hits, count);
-    for (uint32_t i = 0; i < count; i++)
-        probes[i] = (uint32_t)worker->hits[i].id;
+        worker->best[i] = scores[worker->lists[i]];
+    pd_coarse_take(batch, q, worker->lists, worker->best, count, worker);
 }
 
-/* Queries whose lists are given: forced probes, or all of them. */
-static void take_given(const pd_batch *batch, uint32_t q)
+void pd_coarse_given(const pd_batch *batch, uint32_t q)
 {
     const pd_shape *shape = &batch->index->base.shape;
     const pd_query *query = &batch->queries[q];
@@ -200,21 +212,24 @@ static void take_given(const pd_batch *batch, uint32_t q)
 /* Queries of one request share their weights: the summary of the one before serves again. */
 static void choose_some(const pd_batch *batch, uint32_t first, uint32_t n, float *terms, pd_worker *worker)
 {
+    const pd_host_index *index = batch->index;
     const pd_cpu_column *columns = NULL;
-    uint32_t ncolumns = UINT32_MAX;
-    int some = 0;
+    uint32_t ncolumns = UINT32_MAX, nlist = index->base.shape.nlist;
+    pd_promises promises = {.n = 0};
     for (uint32_t i = 0; i < n; i++) {
         const pd_prep *prep = &batch->preps[first + i];
-        if (!must_choose(batch, first + i)) {
-            take_given(batch, first + i);
+        if (!pd_coarse_chooses(batch, first + i)) {
+            pd_coarse_given(batch, first + i);
             continue;
         }
         if (prep->weigh.columns != columns || prep->weigh.ncolumns != ncolumns) {
-            some = summarise(batch, prep, worker);
+            if (pd_promises_of(batch, prep, worker, &promises))
+                pd_promises_sum(batch, &promises, index->histograms, nlist, 0, nlist, worker,
+                                worker->summary);
             columns = prep->weigh.columns;
             ncolumns = prep->weigh.ncolumns;
         }
-        choose(batch, first + i, terms + i * terms_apart(batch), some ? worker->summary : NULL, worker);
+        choose(batch, first + i, terms + i * terms_apart(batch), promises.n ? worker->summary : NULL, worker);
     }
 }
 
@@ -225,7 +240,9 @@ static void block_task(void *context, uint32_t task, uint32_t worker)
     uint32_t first = task * PD_GROUP;
     uint32_t n = batch->n - first < PD_GROUP ? batch->n - first : PD_GROUP;
     float *terms = batch->terms + worker * PD_GROUP * terms_apart(batch);
-    if (nlist > 0) list_scores(batch, first, n, 0, pd_pages_for(nlist), terms);
+    if (nlist > 0)
+        pd_coarse_near(batch, first, n, batch->index->coarse_pages, 0, pd_pages_for(nlist), terms,
+                       terms_apart(batch));
     choose_some(batch, first, n, terms, &batch->workers[worker]);
 }
 
@@ -238,7 +255,8 @@ static void range_task(void *context, uint32_t task, uint32_t worker)
     uint32_t some = npages - page < PAGE_TASK ? npages - page : PAGE_TASK;
     for (uint32_t first = 0; first < batch->n; first += PD_GROUP) {
         uint32_t n = batch->n - first < PD_GROUP ? batch->n - first : PD_GROUP;
-        list_scores(batch, first, n, page, some, batch->terms + first * terms_apart(batch));
+        pd_coarse_near(batch, first, n, batch->index->coarse_pages, page, some,
+                       batch->terms + first * terms_apart(batch), terms_apart(batch));
     }
 }
 
@@ -252,6 +270,10 @@ void pd_cpu_coarse(pd_batch *batch)
 {
     pd_pool *pool = batch->device->pool;
     uint32_t nlist = batch->index->base.shape.nlist;
+    if (batch->index->upper.ngroups > 0) {
+        pd_levels_choose(batch);
+        return;
+    }
     if (blockwise(pd_pool_threads(pool), batch->n)) {
         pd_pool_run(pool, (batch->n + PD_GROUP - 1) / PD_GROUP, block_task, batch);
         return;

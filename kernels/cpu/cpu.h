@@ -88,6 +88,7 @@ typedef enum pd_scratch {
     PD_SCRATCH_CANDIDATES,
     PD_SCRATCH_ENTRIES, /* scores and slots of the candidates */
     PD_SCRATCH_TERMS,   /* f32 [rows][nlist rounded up to 32] lists being chosen from */
+    PD_SCRATCH_LEVELS,  /* choosing on two levels, see levels.c */
     PD_SCRATCH_WORKER,  /* per worker, see pd_worker */
     PD_SCRATCH_KINDS
 } pd_scratch;
@@ -101,6 +102,8 @@ typedef struct pd_worker {
     float *factors;       /* [nlist] */
     float *pick;          /* [2 * (the most that is chosen from + 32)], for kth */
     uint32_t *lists;      /* [nlist] */
+    float *best;          /* [nlist] the scores of those */
+    float *power;         /* [layout.weights] */
     pd_hit *hits;         /* [pd_topk_room(the largest k), and a shortlist's room] */
     uint8_t *mark;        /* [nlist], zero between uses */
 } pd_worker;
@@ -144,8 +147,8 @@ typedef struct pd_batch {
 uint32_t pd_cpu_probes(const pd_host_index *index, const pd_query *query);
 /* Candidates that a query keeps before refining. */
 uint32_t pd_cpu_depth(const pd_query *query, int refines);
-/* Rows of list terms that choosing lists for n queries needs. */
-uint32_t pd_coarse_rows(uint32_t threads, uint32_t n);
+/* Rows of list terms that choosing lists for n queries on one level needs. */
+uint32_t pd_coarse_rows(const pd_host_index *index, uint32_t threads, uint32_t n);
 
 void pd_cpu_coarse(pd_batch *batch);
 pd_status pd_cpu_scan(pd_batch *batch, pd_error *err);

@@ -392,6 +392,7 @@ const pd_cpu_ops PD_OPS = {
     .keep = keep,
     .kth = kth,
     .quantise = quantise,
+    .powers = powers,
     .summary = summary,
     .logs = logs,
 };

@@ -78,8 +78,7 @@ static inline float pd_cpu_weight(const pd_cpu_column *column, uint8_t value)
 /* What a query makes of a similarity. Before anything is looked up, bounds tell the rows that may still pass a bar
  * (both a little under it, by what rounding can do):
  *     score of the similarity alone   >= bar - most             every column gives its most
- *     the same + step * sum of steps  >= bar - least            the steps of the row's own values, at most 255 a column
- * The second is all there is to ask where steps are summed for every row anyway (weighed_i8). */
+ *     the same + step * sum of steps  >= bar - least            the steps of the row's own values, summed in a byte */
 typedef struct pd_cpu_weigh {
     int vector; /* 0: scores start at 0 */
     float a;
@@ -201,10 +200,13 @@ typedef struct pd_cpu_ops {
     float (*kth)(const float *values, uint32_t n, uint32_t k, float *scratch);
     /* pd_quantise_query of score.h, of query - less (NULL: of query). codes: [dim64], zero past dim */
     float (*quantise)(const float *query, const float *less, uint32_t dim, uint32_t dim64, int8_t *codes);
-    /* One column of the lists' weight summaries (backend.h), over nlist lists:
-     * out[l] *= max(sum_v histogram[v][l] * pd_exp(beta * (weights[v] - most)), 1e-4). sums: [nlist] to work in */
-    void (*summary)(const float *histogram, const float *weights, uint32_t values, float most, uint32_t nlist,
-                    float beta, float *sums, float *out);
+    /* One column of the weight summaries (backend.h). First what each value promises, once a query: out[v] =
+     * pd_exp(beta * (weights[v] - most)) over what a value without weight promises, which is returned. */
+    float (*powers)(const float *weights, uint32_t values, float most, float beta, float *out);
+    /* Then over n lists: out[l] *= max(nothing + sum_v histogram[v][l] * power[v], 1e-4). histogram: [values][apart],
+     * sums: [n] to work in */
+    void (*summary)(const float *histogram, size_t apart, const float *power, uint32_t values, float nothing,
+                    uint32_t n, float *sums, float *out);
     /* values[l] = pd_log(values[l]) / beta */
     void (*logs)(float *values, uint32_t n, float beta);
 } pd_cpu_ops;

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "cpu.h"
+#include "coarse.h"
 
 /* Bounds on one batch's scratch: 4M pairs are 64 MiB, twice (as chosen and sorted); 8M candidates are 64 MiB. */
 #define MOST_PAIRS      ((uint64_t)4 << 20)
@@ -59,7 +59,9 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
                             nlist * sizeof(float),
                             2 * (most + 32) * sizeof(float),
                             nlist * sizeof(uint32_t),
-                            nlist};
+                            nlist,
+                            nlist * sizeof(float),
+                            batch->index->base.layout.weights * sizeof(float)};
     size_t each = 0, threads = pd_pool_threads(batch->device->pool);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         each += up64(sizes[i]);
@@ -83,7 +85,9 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
                                         .factors = (float *)(void *)pieces[5],
                                         .pick = (float *)(void *)pieces[6],
                                         .lists = (uint32_t *)(void *)pieces[7],
-                                        .mark = pieces[8]};
+                                        .mark = pieces[8],
+                                        .best = (float *)(void *)pieces[9],
+                                        .power = (float *)(void *)pieces[10]};
         memset(pieces[8], 0, nlist);
     }
     return PD_OK;
@@ -115,9 +119,10 @@ static pd_status take_pairs(pd_batch *batch, pd_error *err)
                                 "counts", err);
     if (status == PD_OK)
         status = pd_buffer_need(&scratch[PD_SCRATCH_TERMS],
-                                (size_t)pd_coarse_rows(threads, batch->n) * pd_pages_for(nlist) *
+                                (size_t)pd_coarse_rows(batch->index, threads, batch->n) * pd_pages_for(nlist) *
                                     PD_PAGE_ROWS * sizeof(float),
                                 "list terms", err);
+    if (status == PD_OK) status = pd_levels_memory(batch, err);
     if (status != PD_OK) return status;
     batch->pairs = scratch[PD_SCRATCH_PAIRS].data;
     batch->sorted = scratch[PD_SCRATCH_SORTED].data;

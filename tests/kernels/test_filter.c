@@ -9,6 +9,7 @@
 #include "tested.h"
 #include "blocks.h"
 #include "filter.h"
+#include "host.h"
 #include "world.h"
 
 enum { PAGES = 40, TESTS = 400 };
@@ -267,12 +268,13 @@ static void test_a_value_written_after_the_lists_were_set_is_found(void **state)
     uint32_t row = 17;
     while (w->deleted[row])
         row++;
-    for (int b = 0; b < 2; b++) {
+    for (int b = 0; b < 4; b++) { /* on one level and on two */
         pd_device *device;
         pd_index *index;
         pd_error err;
         pd_device_options options = {.memory = 8u << 20, .threads = 1};
-        assert_int_equal(pd_device_open(backends[b], &options, &device, &err), PD_OK);
+        world_group(w, b < 2 ? 0 : 5);
+        assert_int_equal(pd_device_open(backends[b % 2], &options, &device, &err), PD_OK);
         assert_int_equal(world_load(w, device, 0, &index, &err), PD_OK);
         pd_byte_test four = {.column = 0, .allow = {1u << 4}};
         pd_filter filter = {.nbytes = 1, .bytes = &four};
@@ -296,6 +298,13 @@ static void test_a_value_written_after_the_lists_were_set_is_found(void **state)
         assert_int_equal(pd_index_search(index, &query, 1, &answer, NULL, &err), PD_OK);
         assert_int_equal(answer.count, 1);
         assert_int_equal(hits[0].id, w->ids[row]);
+        const pd_host_index *host = (const pd_host_index *)index;
+        pd_block_filter fold;
+        assert_true(pd_block_filter_of(&host->blocks, &filter, &fold));
+        for (uint32_t g = 0; g < w->ngroups; g++) {
+            int holds = w->list[row] >= w->group_first[g] && w->list[row] < w->group_first[g + 1];
+            assert_int_equal(pd_level_may(&host->upper, &host->blocks, &fold, g), holds);
+        }
         pd_index_close(index);
         pd_device_close(device);
     }

@@ -385,14 +385,14 @@ static void test_the_reference_chooses_the_same_lists(void **state)
 }
 
 /* More columns than have their factors multiplied before a logarithm is taken. */
-static void test_lists_are_chosen_alike_where_values_follow_them(void **state)
+static void check_tied(const devices *d, uint32_t ngroups)
 {
-    const devices *d = *state;
     static const uint32_t nlists[] = {WORLD_LISTS, 33, 70};
     uint32_t moved = 0;
     for (int metric = PD_IP; metric <= PD_L2; metric++) {
         world *w =
             world_make_of(WORLD_TIED, (pd_metric)metric, PD_CODE_I8, PD_REFINE_NONE, 19, nlists[metric]);
+        world_group(w, ngroups < nlists[metric] ? ngroups : nlists[metric]);
         query_set *s = queries_make(w);
         answer_set *plain = answers_make(), *truth = answers_make(), *got = answers_make();
         for (uint32_t v = 0; v < w->layout.weights; v++)
@@ -431,6 +431,19 @@ static void test_lists_are_chosen_alike_where_values_follow_them(void **state)
         world_free(w);
     }
     assert_true(moved > NQUERIES / 2);
+}
+
+static void test_lists_are_chosen_alike_where_values_follow_them(void **state)
+{
+    check_tied(*state, 0);
+}
+
+/* Groups of one list, of a few, and one of all. */
+static void test_groups_are_chosen_alike_where_values_follow_their_lists(void **state)
+{
+    static const uint32_t ngroups[] = {70, 25, 11, 7, 1};
+    for (size_t i = 0; i < sizeof ngroups / sizeof *ngroups; i++)
+        check_tied(*state, ngroups[i]);
 }
 
 static void test_lists_that_hold_a_boosted_value_are_probed_first(void **state)
@@ -504,6 +517,7 @@ int main(void)
         cmocka_unit_test(test_equal_rows_come_in_the_order_of_their_ids),
         cmocka_unit_test(test_the_reference_chooses_the_same_lists),
         cmocka_unit_test(test_lists_are_chosen_alike_where_values_follow_them),
+        cmocka_unit_test(test_groups_are_chosen_alike_where_values_follow_their_lists),
         cmocka_unit_test(test_lists_that_hold_a_boosted_value_are_probed_first),
         cmocka_unit_test(test_lists_without_rows_are_probed_last),
     };

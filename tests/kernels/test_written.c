@@ -174,13 +174,12 @@ static uint32_t truth_of(const world *w, const query_set *s, uint32_t q, const p
     return take(hits, count, query->k, query->min_score);
 }
 
-/* The lists by their written rank, where no weights have a say. */
-static void check_probes(const pd_host_index *index, const pd_query *query, const pd_answer *answer,
-                         const char *what)
+/* The written rank, where no weights have a say, of n lists or groups whose codes lie in pages. */
+static void ranks_of(const pd_host_index *index, const pd_query *query, unsigned char *pages, uint32_t n,
+                     pd_hit *order)
 {
     const pd_shape *shape = &index->base.shape;
     const pd_layout *layout = &index->coarse;
-    if (!query->vector || query->weights || shape->nlist == 0) return;
     float moved[PD_MAX_DIM];
     int8_t qi[PD_MAX_DIM];
     const float *mean = index->projection ? index->projection->mean_out : index->mean;
@@ -192,28 +191,77 @@ static void check_probes(const pd_host_index *index, const pd_query *query, cons
         moved[d] = moved[d] - mean[d];
     float qf =
         (shape->metric == PD_L2 ? 2.0f : 1.0f) * pd_quantise_query(moved, layout->code_dim, layout->dim4, qi);
-    pd_hit order[WORLD_MOST_LISTS];
-    pd_block_filter fold;
-    int filters = query->filter && pd_block_filter_of(&index->blocks, query->filter, &fold);
-    for (uint32_t list = 0; list < shape->nlist; list++) {
-        unsigned char *page = index->coarse_pages + list / PD_PAGE_ROWS * layout->page_bytes;
-        uint32_t place = list % PD_PAGE_ROWS;
+    for (uint32_t i = 0; i < n; i++) {
+        unsigned char *page = pages + i / PD_PAGE_ROWS * layout->page_bytes;
+        uint32_t place = i % PD_PAGE_ROWS;
         int32_t dot = 0;
         for (uint32_t d = 0; d < layout->code_dim; d++)
             dot += qi[d] *
                    ((int8_t *)page)[layout->codes + ((size_t)(d / 4) * PD_PAGE_ROWS + place) * 4 + d % 4];
         float factor = qf * pd_page_scale(layout, page)[place], far = factor * (float)dot;
         float near = (0.0f + pd_page_term(layout, page)[place]) + far, rank = query->similarity * near;
-        if (filters && !pd_blocks_list_may(&index->blocks, &fold, list)) rank = -FLT_MAX;
-        order[list] = (pd_hit){.id = list, .score = rank >= -FLT_MAX ? rank : -FLT_MAX};
+        order[i] = (pd_hit){.id = i, .score = rank >= -FLT_MAX ? rank : -FLT_MAX};
     }
-    qsort(order, shape->nlist, sizeof *order, by_hit);
+}
+
+/* taken[l]: the rule of groups lets list l be chosen. */
+static void take_groups(const pd_host_index *index, const pd_query *query, const pd_block_filter *fold,
+                        uint8_t *taken)
+{
+    const pd_level *level = &index->upper;
+    pd_hit order[WORLD_MOST_LISTS];
+    memset(taken, level->ngroups == 0, WORLD_MOST_LISTS);
+    if (level->ngroups == 0) return;
+    ranks_of(index, query, level->pages, level->ngroups, order);
+    for (uint32_t g = 0; g < level->ngroups; g++) {
+        /* What any of its lists could let pass at all, test by test. */
+        int may = !fold;
+        uint64_t bits[PD_MAX_BYTES] = {0};
+        for (uint32_t l = level->first[g]; fold && l < level->first[g + 1]; l++)
+            for (uint32_t c = 0; c < index->blocks.columns; c++)
+                bits[c] |= index->blocks.lists[(size_t)l * index->blocks.columns + c];
+        if (fold) may = pd_block_may(fold, bits);
+        if (!may) order[g].score = -FLT_MAX;
+    }
+    qsort(order, level->ngroups, sizeof *order, by_hit);
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < level->ngroups; i++) {
+        if (i >= PD_LEAST_GROUPS && held >= PD_GROUP_REACH * query->nprobe) break;
+        for (uint32_t l = level->first[order[i].id]; l < level->first[order[i].id + 1]; l++) {
+            taken[l] = 1;
+            held += index->rows[l] > 0 && (!fold || pd_blocks_list_may(&index->blocks, fold, l));
+        }
+    }
+}
+
+/* The lists by their written rank, where no weights have a say. Returns how many lists the groups kept back. */
+static uint32_t check_probes(const pd_host_index *index, const pd_query *query, const pd_answer *answer,
+                             const char *what)
+{
+    const pd_shape *shape = &index->base.shape;
+    if (!query->vector || query->weights || shape->nlist == 0 || query->nprobe == 0) return 0;
+    pd_hit order[WORLD_MOST_LISTS];
+    uint8_t taken[WORLD_MOST_LISTS];
+    pd_block_filter fold;
+    int filters = query->filter && pd_block_filter_of(&index->blocks, query->filter, &fold);
+    ranks_of(index, query, index->coarse_pages, shape->nlist, order);
+    take_groups(index, query, filters ? &fold : NULL, taken);
+    uint32_t n = 0;
+    for (uint32_t list = 0; list < shape->nlist; list++) {
+        if (filters && !pd_blocks_list_may(&index->blocks, &fold, list)) order[list].score = -FLT_MAX;
+        if (taken[list]) order[n++] = order[list];
+    }
+    qsort(order, n, sizeof *order, by_hit);
     assert_int_equal(answer->nprobe, query->nprobe < shape->nlist ? query->nprobe : shape->nlist);
+    assert_true(n >= answer->nprobe);
     for (uint32_t i = 0; i < answer->nprobe; i++)
         if (answer->probes[i] != order[i].id)
             fail_msg("%s: probe %u is list %u, not %lu", what, i, answer->probes[i],
                      (unsigned long)order[i].id);
+    return shape->nlist - n;
 }
+
+static uint64_t kept_back; /* lists that groups kept from being looked at, over all queries */
 
 static void check_answer(const world *w, const query_set *s, uint32_t q, const pd_answer *answer,
                          const char *what)
@@ -271,7 +319,7 @@ static void ask(const world *w, const query_set *s, pd_device *device, uint32_t 
             same_answers(&got->answers[q], &first->answers[q], &s->queries[q], q, what);
             continue;
         }
-        check_probes((pd_host_index *)index, &s->queries[q], &got->answers[q], what);
+        kept_back += check_probes((pd_host_index *)index, &s->queries[q], &got->answers[q], what);
         check_answer(w, s, q, &got->answers[q], what);
     }
     pd_index_close(index);
@@ -379,6 +427,33 @@ static void test_any_number_of_lists_is_answered_to_the_bit(void **state)
     check_world(WORLD_EQUAL, PD_IP, PD_CODE_NONE, PD_REFINE_F16, 20, 0, "no lists");
 }
 
+static void test_lists_in_groups_are_answered_to_the_bit(void **state)
+{
+    (void)state;
+    static const uint32_t nlists[] = {WORLD_LISTS, 33, 64, 70}, ngroups[] = {1, 2, 5, 9, 13, 33, 23};
+    uint32_t turn = 0;
+    kept_back = 0;
+    for (int kind = WORLD_PLAIN; kind < WORLD_KINDS; kind++)
+        for (int metric = PD_IP; metric <= PD_L2; metric++)
+            for (size_t i = 0; i < sizeof nlists / sizeof *nlists; i++, turn++) {
+                uint32_t n = ngroups[turn % 7] < nlists[i] ? ngroups[turn % 7] : nlists[i];
+                world *w = turn % 4
+                               ? world_make_of((world_kind)kind, (pd_metric)metric, PD_CODE_I8,
+                                               turn % 2 ? PD_REFINE_F16 : PD_REFINE_NONE, 3 + turn, nlists[i])
+                               : world_make_projected((world_kind)kind, (pd_metric)metric, PD_CODE_I8,
+                                                      PD_REFINE_F16, 70 + turn, 33, nlists[i]);
+                assert_non_null(w);
+                world_group(w, n);
+                query_set *s = queries_make(w);
+                for (uint32_t q = 0; q < NQUERIES; q++)
+                    s->queries[q].nprobe = q % 7 ? 1 + q % 3 : s->queries[q].nprobe;
+                check_queries(w, s, "groups");
+                queries_free(s);
+                world_free(w);
+            }
+    assert_true(kept_back > 10000);
+}
+
 /* ---------------------------------------------------------------------------------------------------- queries --- */
 
 static void test_weights_of_every_size_are_answered_to_the_bit(void **state)
@@ -453,6 +528,7 @@ int main(void)
         cmocka_unit_test(test_every_dimension_is_answered_to_the_bit),
         cmocka_unit_test(test_projected_tables_are_answered_to_the_bit),
         cmocka_unit_test(test_any_number_of_lists_is_answered_to_the_bit),
+        cmocka_unit_test(test_lists_in_groups_are_answered_to_the_bit),
         cmocka_unit_test(test_weights_of_every_size_are_answered_to_the_bit),
         cmocka_unit_test(test_every_depth_is_answered_to_the_bit),
         cmocka_unit_test(test_odd_scores_are_answered_to_the_bit),

@@ -49,6 +49,7 @@ typedef struct world {
     uint32_t offsets[WORLD_MOST_LISTS + 1], page_numbers[WORLD_PAGES], counts[WORLD_MOST_LISTS];
     float *histograms;
     float *directions; /* [code_dim][dim], NULL: codes have all dimensions */
+    uint32_t ngroups, group_first[WORLD_MOST_LISTS + 1]; /* see world_group */
     pd_projection *projection;
 } world;
 
@@ -272,6 +273,15 @@ static inline world *world_make(pd_metric metric, pd_code code, pd_refine refine
     return world_make_of(WORLD_PLAIN, metric, code, refine, dim, nlist);
 }
 
+/* Puts the lists into n groups of about the same size, of which the second is empty where there are enough. */
+static inline void world_group(world *w, uint32_t n)
+{
+    w->ngroups = n;
+    for (uint32_t g = 0; n > 0 && g <= n; g++)
+        w->group_first[g] = w->nlist * g / n;
+    if (n > 2) w->group_first[1] = w->group_first[2];
+}
+
 /* Takes the world onto a device. */
 static inline pd_status world_load(const world *w, pd_device *device, float beta, pd_index **out,
                                    pd_error *err)
@@ -295,6 +305,8 @@ static inline pd_status world_load(const world *w, pd_device *device, float beta
                       .rows = w->counts,
                       .histograms = w->histograms,
                       .projection = w->directions,
+                      .ngroups = w->ngroups,
+                      .group_first = w->ngroups ? w->group_first : NULL,
                       .beta = beta};
     if (status == PD_OK && w->shape.nlist) status = pd_index_set_lists(*out, &lists, err);
     return status;
