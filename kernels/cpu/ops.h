@@ -78,7 +78,8 @@ static inline float pd_cpu_weight(const pd_cpu_column *column, uint8_t value)
 /* What a query makes of a similarity. Before anything is looked up, bounds tell the rows that may still pass a bar
  * (both a little under it, by what rounding can do):
  *     score of the similarity alone   >= bar - most             every column gives its most
- *     the same + step * sum of steps  >= bar - least            the steps of the row's own values, summed in a byte */
+ *     the same + step * sum of steps  >= bar - least            the steps of the row's own values, at most 255 a column
+ * The second is all there is to ask where steps are summed for every row anyway (weighed_i8). */
 typedef struct pd_cpu_weigh {
     int vector; /* 0: scores start at 0 */
     float a;

@@ -184,21 +184,31 @@ INLINE uint32_t score_half(const int32_t *dots, uint32_t i, uint32_t row, vfloat
     return v_at_least(bound, group->bar[i]) << row;
 }
 
-/* A page's values stay in registers while the queries pass, where one part has them all. */
-INLINE uint32_t weighed_one(const int32_t *dots, uint32_t first, uint32_t last, const pd_cpu_part *part,
-                            const uint32_t entries, const uint8_t *bytes, const float *term,
-                            const float *scale, pd_cpu_group *group, float *scores, float *bounds)
+/* A page's values stay in registers while the queries pass, where two parts or one have them all. */
+#define FEW_PARTS 2u
+INLINE uint32_t weighed_few(const int32_t *dots, uint32_t first, uint32_t last, const pd_cpu_part *parts,
+                            const uint32_t nparts, const uint32_t entries, const uint8_t *bytes,
+                            const float *term, const float *scale, pd_cpu_group *group, float *scores,
+                            float *bounds)
 {
     const vfloat term0 = v_load(term), term1 = v_load(term + 16);
     const vfloat scale0 = v_load(scale), scale1 = v_load(scale + 16);
-    const __m512i values0 = part_values(part, bytes, 0), values1 = part_values(part, bytes, 16);
-    const __m512i ones = part_ones(part), none = _mm512_setzero_si512();
-    const uint32_t at = part->at;
-    uint32_t some = 0;
+    __m512i values[FEW_PARTS][2], ones[FEW_PARTS];
+    uint32_t some = 0, at[FEW_PARTS];
+#pragma GCC unroll 2
+    for (uint32_t p = 0; p < nparts; p++) {
+        values[p][0] = part_values(&parts[p], bytes, 0);
+        values[p][1] = part_values(&parts[p], bytes, 16);
+        ones[p] = part_ones(&parts[p]);
+        at[p] = parts[p].at;
+    }
     for (uint32_t i = first; i < last; i++) {
-        const uint8_t *table = group->steps[i] + at;
-        __m512i sums0 = add_steps(none, table, entries, values0, ones);
-        __m512i sums1 = add_steps(none, table, entries, values1, ones);
+        __m512i sums0 = _mm512_setzero_si512(), sums1 = sums0;
+#pragma GCC unroll 2
+        for (uint32_t p = 0; p < nparts; p++) {
+            sums0 = add_steps(sums0, group->steps[i] + at[p], entries, values[p][0], ones[p]);
+            sums1 = add_steps(sums1, group->steps[i] + at[p], entries, values[p][1], ones[p]);
+        }
         uint32_t pass = score_half(dots, i, 0, term0, scale0, sums0, group, scores, bounds) |
                         score_half(dots, i, 16, term1, scale1, sums1, group, scores, bounds);
         group->pass[i] = pass;
@@ -242,9 +252,11 @@ static uint32_t weighed_i8(const int32_t *dots, uint32_t first, uint32_t last, c
     const uint8_t *bytes = base + layout->bytes;
     const float *term = (const float *)(base + layout->term), *scale = (const float *)(base + layout->scale);
     if (nparts == 1 && parts->entries == 64)
-        return weighed_one(dots, first, last, parts, 64, bytes, term, scale, group, scores, bounds);
+        return weighed_few(dots, first, last, parts, 1, 64, bytes, term, scale, group, scores, bounds);
     if (nparts == 1 && parts->entries == 128)
-        return weighed_one(dots, first, last, parts, 128, bytes, term, scale, group, scores, bounds);
+        return weighed_few(dots, first, last, parts, 1, 128, bytes, term, scale, group, scores, bounds);
+    if (nparts == 2 && parts[0].entries == 128 && parts[1].entries == 128)
+        return weighed_few(dots, first, last, parts, 2, 128, bytes, term, scale, group, scores, bounds);
     return weighed_many(dots, first, last, parts, nparts, bytes, term, scale, group, scores, bounds);
 }
 #else

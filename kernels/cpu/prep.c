@@ -115,7 +115,8 @@ static uint32_t add_part(const prep_job *job, uint32_t column, pd_cpu_part *part
     part->first[j] = (uint8_t)first;
     part->count[j] = (uint16_t)count;
     part->offset[j] = (uint8_t)used;
-    part->entries = used + room <= 64 ? 64 : used + room <= 128 ? 128 : 256;
+    /* The smallest tables are for first parts, which may be alone: two of one size are looked up together. */
+    part->entries = part->at == 0 && used + room <= 64 ? 64 : used + room <= 128 ? 128 : 256;
     return n;
 }
 
@@ -183,11 +184,13 @@ static void fill_steps(const pd_cpu_column *column, const pd_cpu_part *part, uin
                        float step, uint8_t *steps)
 {
     if (step == 0.0f) return;
-    uint32_t first = part->first[j], last = first + part->count[j], v = first;
+    uint32_t first = part->first[j], count = part->count[j];
+    uint32_t some = first >= column->size ? 0 : first + count > column->size ? column->size - first : count;
+    const float *table = column->table + first;
     float per = 1.000001f / step;
-    for (; v < last && v < column->size; v++)
-        steps[v - first] = (uint8_t)(int32_t)((column->table[v] - least) * per + 1.0f);
-    if (v < last) memset(steps + (v - first), (uint8_t)(int32_t)((0.0f - least) * per + 1.0f), last - v);
+    for (uint32_t v = 0; v < some; v++)
+        steps[v] = (uint8_t)(int32_t)((table[v] - least) * per + 1.0f);
+    if (some < count) memset(steps + some, (uint8_t)(int32_t)((0.0f - least) * per + 1.0f), count - some);
 }
 
 /* Columns, bounds and steps of one weight table. The column of the widest range has 254 steps of it, and one for what rounding
@@ -227,6 +230,21 @@ static void fill_weigh(const prep_job *job, const float *weights, pd_cpu_column 
         for (uint32_t j = 0; j < parts[p].n; j++, used++)
             fill_steps(&columns[used], &parts[p], j, least[used], weigh->step,
                        steps + parts[p].at + parts[p].offset[j]);
+    }
+}
+
+/* Asks for the weights of the query after q, which as a rule weighs the same columns. */
+static void ask_for_next(const prep_job *job, uint32_t q)
+{
+    const pd_cpu_weigh *weigh = &job->preps[q].weigh;
+    if (q + 1 == job->count || !job->queries[q + 1].weights) return;
+    for (uint32_t p = 0; p < weigh->nparts; p++) {
+        const pd_cpu_part *part = &weigh->parts[p];
+        for (uint32_t j = 0; j < part->n; j++)
+            for (uint32_t v = part->first[j]; v < job->shape->sizes[part->column[j]]; v += 16) {
+                if (v >= (uint32_t)part->first[j] + part->count[j]) break;
+                __builtin_prefetch(job->queries[q + 1].weights + job->layout->weight_at[part->column[j]] + v);
+            }
     }
 }
 
@@ -435,6 +453,7 @@ static void weight_task(void *context, uint32_t task, uint32_t worker)
         if (weigh->ncolumns)
             fill_weigh(job, job->queries[q].weights, job->columns + job->column_at[q],
                        job->parts + job->column_at[q], job->steps + (size_t)job->step_at[q] * 64, weigh);
+        ask_for_next(job, q);
     }
 }
 

@@ -1,8 +1,9 @@
 /* Scanning lists.
  *
  * The (query, list) pairs are sorted by list, and a list is read once: PD_GROUP queries at a time, whose codes are copied side by
- * side, go through its pages. What a page's dots become (scores, the first comparison with each query's bar) stays in
- * registers; only rows that pass cost more: the bound of their weights in whole steps, then the weights, then the buffer.
+ * side, go through its pages. What a page's dots become (scores, bounds of the weights in whole steps, the comparison with each
+ * query's bar) is one pass over registers; only rows that pass cost more. Their exact weights wait for the end where bounds can
+ * stand for them (shortlist.c).
  *
  * Many queries: each thread owns a share of them, sorts their pairs and scans their lists. Few: the lists are cut into
  * segments that any thread may take, each with candidates of its own for every query; refine.c joins them. Either way a query
@@ -231,7 +232,7 @@ static uint32_t code_scores(scan_group *group, const unsigned char *page, uint32
     const pd_cpu_i8 *i8 = batch->device->i8;
     const int8_t *codes = (const int8_t *)(page + layout->codes);
     uint32_t n = group->nvectors, dim64 = pd_dim64(layout->code_dim);
-    int32_t dots[PD_GROUP * PD_PAGE_ROWS];
+    int32_t dots[PD_GROUP * PD_PAGE_ROWS] __attribute__((aligned(64)));
     if (n < PD_GROUP) some &= (1u << n) - 1;
     /* Without filters some is everybody, and nothing needs counting. */
     if (!group->filters || 2 * (uint32_t)__builtin_popcount(some) >= n) {
@@ -267,7 +268,8 @@ static void scan_page(scan_group *group, uint32_t number, uint32_t rows)
     uint32_t live = rows & batch->device->ops->at_least(pd_page_term(layout, page), -FLT_MAX);
     if (live == 0) return;
     if (group->filters && (some = filter_page(group, page, live, may, pass)) == 0) return;
-    float scores[PD_GROUP * PD_PAGE_ROWS], bounds[PD_GROUP * PD_PAGE_ROWS];
+    float scores[PD_GROUP * PD_PAGE_ROWS] __attribute__((aligned(64)));
+    float bounds[PD_GROUP * PD_PAGE_ROWS] __attribute__((aligned(64)));
     uint32_t hit = batch->index->base.shape.code == PD_CODE_I8
                        ? code_scores(group, page, some, scores, bounds)
                        : whole_scores(group, number, page, live, scores);

@@ -3,7 +3,11 @@
  * A shortlist holds scores and slots, not ids: an id costs a cache miss, and only ties and the final hits need one. Rows are
  * appended without a branch a row; when the room is full, the keep-th best score is found (ops->kth) and what is under it goes.
  * Ties at that score are settled by id. What is left at the end does not depend on the order of arrival, since the bar never
- * rises above the keep-th best seen. */
+ * rises above the keep-th best seen.
+ *
+ * Weights wait where they can: rows come with the score of the similarity alone and an upper bound of the whole, the keep-th best
+ * bound less what bounds may exceed gives the bar, and whole scores are made of what is left at the end. Where a cut by bounds
+ * leaves too many, whole scores are made at once and the list goes by them from there on. */
 #include "cpu.h"
 
 void pd_shortlist_init(pd_shortlist *list, float *memory, uint32_t keep, float least)

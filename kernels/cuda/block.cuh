@@ -136,16 +136,18 @@ static __device__ pd_key pd_block_kth(pd_block_work *work, uint32_t n, uint32_t 
     return low;
 }
 
-/* Moves the candidates that stay to the front, in order: stays(i) is asked of every one before it can be written over.
- * Returns how many. */
+/* Moves the candidates that stay to the front, in order: stays(i) is asked of every one before it can be written over. ids:
+ * NULL, or moved with them. Returns how many. */
 template <typename Stays>
-static __device__ uint32_t pd_block_keep(pd_block_work *work, uint32_t *scores, uint32_t *slots,
+static __device__ uint32_t pd_block_keep(pd_block_work *work, uint32_t *scores, uint32_t *slots, pd_key *ids,
                                          uint32_t count, Stays stays)
 {
     uint32_t kept = 0;
     for (uint32_t first = 0; first < count; first += blockDim.x) {
         uint32_t i = first + threadIdx.x, score = 0, slot = 0, stay = 0, total;
+        pd_key id = 0;
         if (i < count) {
+            if (ids) id = ids[i];
             score = scores[i];
             slot = slots[i];
             stay = stays(i) ? 1u : 0u;
@@ -154,6 +156,7 @@ static __device__ uint32_t pd_block_keep(pd_block_work *work, uint32_t *scores, 
         if (stay) {
             scores[at] = score;
             slots[at] = slot;
+            if (ids) ids[at] = id;
         }
         kept += total;
     }
@@ -162,10 +165,10 @@ static __device__ uint32_t pd_block_keep(pd_block_work *work, uint32_t *scores, 
 }
 
 /* Keeps the best `keep` of the candidates under (score descending, id ascending, slot ascending), in no order. scores:
- * pd_ordered. id(slot) is asked only where scores tie at the cut. Returns how many are left. *worst: the least score of those
+ * pd_ordered. ids: NULL, or moved with them. id(i), of candidate i, is asked only where scores tie at the cut. Returns how many are left. *worst: the least score of those
  * kept where there were more than keep of them, else as it was. */
 template <typename Id>
-static __device__ uint32_t pd_block_cut(pd_block_work *work, uint32_t *scores, uint32_t *slots,
+static __device__ uint32_t pd_block_cut(pd_block_work *work, uint32_t *scores, uint32_t *slots, pd_key *ids,
                                         uint32_t count, uint32_t keep, uint32_t *worst, Id id)
 {
     __syncthreads();
@@ -178,22 +181,22 @@ static __device__ uint32_t pd_block_cut(pd_block_work *work, uint32_t *scores, u
     *worst = ~(uint32_t)bar;
     uint32_t at = ~(uint32_t)bar, left = keep - before;
     if (equal <= left)
-        return pd_block_keep(work, scores, slots, count, [=](uint32_t i) { return scores[i] >= at; });
+        return pd_block_keep(work, scores, slots, ids, count, [=](uint32_t i) { return scores[i] >= at; });
     pd_key last_id = pd_block_kth(work, count, left, &before, &equal, [=](uint32_t i, pd_key *value) {
         if (scores[i] != at) return false;
-        *value = id(slots[i]);
+        *value = id(i);
         return true;
     });
     pd_key last_slot = ~(pd_key)0;
     if (before + equal > left)
         last_slot = pd_block_kth(work, count, left - before, &before, &equal, [=](uint32_t i, pd_key *value) {
-            if (scores[i] != at || id(slots[i]) != last_id) return false;
+            if (scores[i] != at || id(i) != last_id) return false;
             *value = slots[i];
             return true;
         });
-    return pd_block_keep(work, scores, slots, count, [=](uint32_t i) {
+    return pd_block_keep(work, scores, slots, ids, count, [=](uint32_t i) {
         if (scores[i] != at) return scores[i] > at;
-        pd_key own = id(slots[i]);
+        pd_key own = id(i);
         return own < last_id || (own == last_id && slots[i] <= last_slot);
     });
 }
@@ -217,6 +220,23 @@ static __device__ void pd_block_sort(uint32_t n, Wrong wrong, Swap swap)
             __syncthreads();
         }
     }
+}
+
+/* Hits in the order of answers: score descending, id ascending, slot ascending. */
+static __device__ inline void pd_sort_hits(pd_hit *hits, uint32_t n)
+{
+    pd_block_sort(
+        n,
+        [=](uint32_t i, uint32_t j) {
+            if (hits[i].score != hits[j].score) return hits[i].score < hits[j].score;
+            if (hits[i].id != hits[j].id) return hits[i].id > hits[j].id;
+            return hits[i].slot > hits[j].slot;
+        },
+        [=](uint32_t i, uint32_t j) {
+            pd_hit kept = hits[i];
+            hits[i] = hits[j];
+            hits[j] = kept;
+        });
 }
 
 /* The written sum of sixteen lanes (score.h) over half a warp: lane j holds lane j. Every lane of the half receives it. */

@@ -311,8 +311,6 @@ pd_status pd_cuda_exact_block(pd_exact *exact, const pd_block *block, pd_error *
 pd_status pd_cuda_exact_end(pd_exact *exact, pd_answer *answers, pd_error *err);
 pd_status pd_cuda_assign(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                          const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
-pd_status pd_cuda_train(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
-                        uint64_t seed, float *centroids, pd_error *err);
 
 extern "C" const pd_backend pd_backend_cuda;
 

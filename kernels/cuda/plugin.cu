@@ -20,7 +20,7 @@ const pd_backend pd_backend_cuda = {
     pd_cuda_exact_block,
     pd_cuda_exact_end,
     pd_cuda_assign,
-    NULL, /* training: the host does it */
+    NULL, /* train: ingest's own k-means, whose steps are assign */
 };
 
 extern const __attribute__((visibility("default"))) pd_plugin pd_plugin_cuda;

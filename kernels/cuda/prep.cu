@@ -4,7 +4,6 @@
  * Queries of one request share their table, and then also what is made of it: search.cu numbers them. Bounds are those of
  * cpu/prep.c; nothing of them reaches an answer, so that a looser one would only cost time. */
 #include "block.cuh"
-#include "fmath.h"
 #include "row.cuh"
 
 #define TABLE_THREADS 128u

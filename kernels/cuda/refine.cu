@@ -4,10 +4,6 @@
 
 #define REFINE_THREADS 128u
 
-typedef struct refine_block {
-    pd_block_work work;
-} refine_block;
-
 /* By half a warp: the final score of one candidate, in every lane of the half. */
 static __device__ float final_score(const pd_cuda_batch &batch, const pd_cuda_query &query,
                                     const float *vector, uint32_t slot)
@@ -36,7 +32,7 @@ static __device__ void refine(const pd_cuda_batch &batch, const pd_cuda_query &q
 
 static __global__ void finish(PD_GRID const pd_cuda_batch batch)
 {
-    PD_SHARED refine_block block;
+    PD_SHARED pd_block_work work;
     const pd_cuda_view &view = batch.view;
     uint32_t q = blockIdx.x;
     const pd_cuda_query &query = batch.queries[q];
@@ -44,27 +40,16 @@ static __global__ void finish(PD_GRID const pd_cuda_batch batch)
     uint32_t count = batch.cand_counts[q], worst = 0;
     if (batch.refines && query.vector) refine(batch, query, q, scores, slots, count);
     uint32_t least = pd_ordered(query.min_score > -FLT_MAX ? query.min_score : -FLT_MAX);
-    count = pd_block_keep(&block.work, scores, slots, count, [=](uint32_t i) { return scores[i] >= least; });
-    count = pd_block_cut(&block.work, scores, slots, count, query.k, &worst,
-                         [=](uint32_t slot) { return (pd_key)pd_slot_id(view, slot); });
+    count = pd_block_keep(&work, scores, slots, NULL, count, [=](uint32_t i) { return scores[i] >= least; });
+    count = pd_block_cut(&work, scores, slots, NULL, count, query.k, &worst,
+                         [=](uint32_t i) { return (pd_key)pd_slot_id(view, slots[i]); });
     pd_hit *hits = batch.hits + query.hits;
     for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
         hits[i].id = pd_slot_id(view, slots[i]);
         hits[i].score = pd_unordered(scores[i]);
         hits[i].slot = slots[i];
     }
-    pd_block_sort(
-        count,
-        [=](uint32_t i, uint32_t j) {
-            if (hits[i].score != hits[j].score) return hits[i].score < hits[j].score;
-            if (hits[i].id != hits[j].id) return hits[i].id > hits[j].id;
-            return hits[i].slot > hits[j].slot;
-        },
-        [=](uint32_t i, uint32_t j) {
-            pd_hit kept = hits[i];
-            hits[i] = hits[j];
-            hits[j] = kept;
-        });
+    pd_sort_hits(hits, count);
     if (threadIdx.x == 0) batch.counts[q] = count;
 }
 

@@ -4,6 +4,7 @@
 
 #include "block.cuh"
 #include "f16.h"
+#include "fmath.h"
 
 static __device__ __forceinline__ const unsigned char *pd_slot_page(const pd_cuda_view &view, uint32_t slot)
 {

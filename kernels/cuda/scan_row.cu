@@ -133,9 +133,11 @@ static __device__ void set_bars(const pd_cuda_batch &batch, const row_task &task
 static __device__ void cut_block(const pd_cuda_batch &batch, const row_task &task, row_block *block)
 {
     const pd_cuda_view &view = batch.view;
+    const uint32_t *slots = task.slots;
     uint32_t worst = 0, count = block->count;
-    uint32_t left = pd_block_cut(&block->work, task.scores, task.slots, count, batch.queries[task.q].keep,
-                                 &worst, [=](uint32_t slot) { return pd_slot_id(view, slot); });
+    uint32_t left =
+        pd_block_cut(&block->work, task.scores, task.slots, NULL, count, batch.queries[task.q].keep, &worst,
+                     [=](uint32_t i) { return (pd_key)pd_slot_id(view, slots[i]); });
     __syncthreads();
     if (threadIdx.x == 0) {
         block->count = left;

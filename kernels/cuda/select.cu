@@ -40,8 +40,8 @@ static __global__ void select_best(PD_GRID const pd_cuda_batch batch, PD_GRID co
     uint32_t count = 0, worst = 0;
     if (pd_tiles(scan, query)) count = scan.tile_counts[q] > scan.tile_room ? 0 : scan.tile_counts[q];
     count = join(scan, q, count, scores, slots);
-    count = pd_block_cut(&work, scores, slots, count, query.keep, &worst,
-                         [=](uint32_t slot) { return pd_slot_id(view, slot); });
+    count = pd_block_cut(&work, scores, slots, NULL, count, query.keep, &worst,
+                         [=](uint32_t i) { return (pd_key)pd_slot_id(view, slots[i]); });
     for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
         batch.cand_scores[query.kept + i] = scores[i];
         batch.cand_slots[query.kept + i] = slots[i];

@@ -121,8 +121,8 @@ __global__ static void cut(uint32_t *scores, uint32_t *slots, const pd_key *ids,
 {
     PD_SHARED pd_block_work work;
     uint32_t worst = 0;
-    uint32_t left =
-        pd_block_cut(&work, scores, slots, count, keep, &worst, [=](uint32_t slot) { return ids[slot]; });
+    uint32_t left = pd_block_cut(&work, scores, slots, NULL, count, keep, &worst,
+                                 [=](uint32_t i) { return ids[slots[i]]; });
     if (threadIdx.x == 0) {
         out[0] = left;
         out[1] = worst;
