@@ -4,7 +4,7 @@
  * but a C compiler is needed. One thread is timed by the processor time it uses. A search's figure is the best of six; codes come from memory, since a run walks over
  * more of them than a cache holds.
  *
- *     pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]]
+ *     pados-kernels-bench [--backend cpu|cuda] [--json FILE] [rows [dim [nlist [nprobe [threads]]]]]
  *     pados-kernels-bench --dots [dim]     integer dots alone, by instruction set and size of a group of queries
  */
 #include <math.h>
@@ -21,7 +21,11 @@
 #define QUERIES 1000u
 #define K       10u
 
-static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
+static const char *const cpu_isas[] = {"portable", "avx2", "avx512", "amx", NULL};
+static const char *const cuda_isas[] = {"row", "tile", NULL}; /* both ways of scanning */
+
+static const char *backend = "cpu";
+static FILE *json; /* NULL: none */
 
 typedef struct data {
     uint32_t rows, dim, nlist, nprobe, threads;
@@ -200,6 +204,16 @@ static void time_search(const data *d, pd_index *index, const char *isa, uint32_
            isa, batch, QUERIES / least, (double)best.coarse_ns / 1e3 / QUERIES,
            (double)best.scan_ns / 1e3 / QUERIES, (double)best.refine_ns / 1e3 / QUERIES,
            (double)scanned * 1e3 / (double)best.scan_ns);
+    if (json)
+        fprintf(json,
+                "{\"system\": \"pados-kernels\", \"backend\": \"%s\", \"isa\": \"%s\", \"rows\": %u, "
+                "\"dim\": %u, "
+                "\"nlist\": %u, \"nprobe\": %u, \"batch\": %u, \"qps\": %.0f, \"coarse_us\": %.3f, "
+                "\"scan_us\": %.3f, "
+                "\"refine_us\": %.3f}\n",
+                backend, isa, d->rows, d->dim, d->nlist, d->nprobe, batch, QUERIES / least,
+                (double)best.coarse_ns / 1e3 / QUERIES, (double)best.scan_ns / 1e3 / QUERIES,
+                (double)best.refine_ns / 1e3 / QUERIES);
 }
 
 /* Pages without codes to speak of, as exact search sees them: ids and liveness. */
@@ -271,8 +285,8 @@ static double time_dots(const pd_cpu_i8 *i8, const int8_t *pages, uint32_t npage
 static int bench_dots(uint32_t dim)
 {
     static const uint32_t sizes[] = {1, 2, 3, 4, 6, 7, 8, 9, 12, 15, 16, 17, 20, 24, 28, 31, 32};
-    const uint32_t npages = 16, dim64 = pd_dim64(dim), count = sizeof isas / sizeof *isas;
-    const pd_cpu_i8 *tables[sizeof isas / sizeof *isas] = {NULL};
+    const uint32_t npages = 16, dim64 = pd_dim64(dim), count = sizeof cpu_isas / sizeof *cpu_isas - 1;
+    const pd_cpu_i8 *tables[sizeof cpu_isas / sizeof *cpu_isas] = {NULL};
     size_t page_bytes = (size_t)((dim + 3) / 4) * PD_PAGE_ROWS * 4;
     int8_t *pages = allocate(npages, page_bytes), *codes = allocate(PD_GROUP, dim64);
     int32_t *out = allocate((size_t)PD_GROUP * PD_PAGE_ROWS, sizeof *out);
@@ -286,7 +300,7 @@ static int bench_dots(uint32_t dim)
     printf("million dots of %u dimensions a second, by queries of a group\n%9s", dim, "queries");
     for (uint32_t t = 0; t < count; t++) {
         const pd_cpu_ops *ops;
-        if (pd_cpu_ops_find(isas[t], &ops, &tables[t])) printf("%10s", isas[t]);
+        if (pd_cpu_ops_find(cpu_isas[t], &ops, &tables[t])) printf("%10s", cpu_isas[t]);
     }
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         printf("\n%9u", sizes[s]);
@@ -309,6 +323,17 @@ static int bench_dots(uint32_t dim)
 int main(int argc, char **argv)
 {
     uint32_t numbers[5] = {60000, 784, 512, 8, 1};
+    for (; argc > 2 && (strcmp(argv[1], "--backend") == 0 || strcmp(argv[1], "--json") == 0);
+         argc -= 2, argv += 2) {
+        if (argv[1][2] == 'b')
+            backend = argv[2];
+        else if (!(json = fopen(argv[2], "a"))) {
+            fprintf(stderr, "pados-kernels-bench: %s cannot be written\n", argv[2]);
+            return 1;
+        }
+    }
+    int on_cpu = strcmp(backend, "cpu") == 0;
+    const char *const *isas = on_cpu ? cpu_isas : cuda_isas;
     if (argc > 1 && strcmp(argv[1], "--dots") == 0) {
         uint32_t dim = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : numbers[1];
         timer = CLOCK_PROCESS_CPUTIME_ID;
@@ -318,27 +343,29 @@ int main(int argc, char **argv)
         numbers[i - 1] = (uint32_t)strtoul(argv[i], NULL, 10);
     data d = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], NULL, NULL, NULL, NULL};
     if (d.rows < PD_PAGE_ROWS || d.dim == 0 || d.dim > PD_MAX_DIM || d.nlist == 0) {
-        fprintf(stderr,
-                "usage: pados-kernels-bench [rows [dim [nlist [nprobe [threads]]]]] | --dots [dim]\n");
+        fprintf(stderr, "usage: pados-kernels-bench [--backend B] [--json FILE] [rows [dim [nlist [nprobe "
+                        "[threads]]]]] | --dots [dim]\n");
         return 2;
     }
-    if (d.threads == 1) timer = CLOCK_PROCESS_CPUTIME_ID;
+    if (d.threads == 1 && on_cpu) timer = CLOCK_PROCESS_CPUTIME_ID;
     make(&d);
     pd_shape shape = {
         .metric = PD_L2, .code = PD_CODE_I8, .refine = PD_REFINE_F16, .dim = d.dim, .nlist = d.nlist};
     printf("%u rows x %u, %u lists, %u probed, k %u, l2, i8 codes, f16 refine, %u thread(s)\n", d.rows, d.dim,
            d.nlist, d.nprobe, K, d.threads);
-    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+    for (size_t i = 0; isas[i]; i++) {
         pd_error err;
         pd_device *device;
         pd_device_options options = {.memory = (uint64_t)(d.rows + 64ull * d.nlist) * (d.dim + 40ull) * 4 +
                                                (64u << 20),
                                      .threads = d.threads,
                                      .isa = isas[i]};
-        if (pd_device_open("cpu", &options, &device, &err) == PD_INVALID_ARGUMENT) {
+        pd_status status = pd_device_open(backend, &options, &device, &err);
+        if (status == PD_INVALID_ARGUMENT) {
             printf("%-9s is not on this machine\n", isas[i]);
             continue;
         }
+        must(status, &err);
         pd_device_info info;
         pd_device_info_of(device, &info);
         if (i == 0) printf("%s\n", info.about);
@@ -355,5 +382,9 @@ int main(int argc, char **argv)
     free(d.vectors);
     free(d.queries);
     free(d.list);
+    if (json && fclose(json) != 0) {
+        fprintf(stderr, "pados-kernels-bench: the JSON file could not be written\n");
+        return 1;
+    }
     return 0;
 }
