@@ -58,6 +58,7 @@ if [ -n "$pack" ] || [ ! -x "$build/test_gpu_parity" ]; then
     fi
 fi
 
+nvidia-smi -L >/dev/null 2>&1 || { say "no NVIDIA driver answers here (nvidia-smi): nothing was run"; exit 1; }
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr -c 'A-Za-z0-9\n' '-' || true)
 gpu=${gpu:-unknown}
 results=bench/results/$gpu
