@@ -127,7 +127,14 @@ typedef struct pd_cuda_view {
     const unsigned char *projection;
     pd_cuda_layout projected;
     const float *mean_out;
-    const float *histograms; /* [weights][nlist]; NULL: none */
+    /* Groups of lists (levels.h); ngroups 0: one level, and the rest is NULL. */
+    uint32_t ngroups, group_most, group_live; /* lists of the largest; lists with rows, of all */
+    const uint32_t *group_first;              /* [ngroups + 1] */
+    const uint32_t *group_lists;              /* [ngroups] lists with rows of each */
+    const unsigned char *group_pages;         /* [pages for ngroups][coarse.page_bytes] */
+    const float *group_histograms;            /* [weights][ngroups]; NULL: none */
+    const uint64_t *group_blocks;             /* [ngroups][block_columns] */
+    const float *histograms;                  /* [weights][nlist]; NULL: none */
     float beta;
     const uint8_t *tied;         /* [PD_MAX_BYTES] columns whose values follow the lists */
     const uint16_t *sizes;       /* [PD_MAX_BYTES] of shape.sizes */

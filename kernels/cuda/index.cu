@@ -324,6 +324,7 @@ static size_t summarise(pd_cuda_index *index, unsigned char *data, size_t page_b
         uint32_t list = host->page_list ? host->page_list[page] : PD_NO_LIST;
         if (list == PD_NO_LIST || blocks->columns == 0) continue;
         pd_blocks_add(blocks, list, page);
+        pd_level_add(&host->upper, blocks, list, page);
         if (index->dirty_high == 0 || list < index->dirty_low) index->dirty_low = list;
         if (list >= index->dirty_high) index->dirty_high = list + 1;
     }
@@ -386,6 +387,14 @@ pd_status pd_cuda_settle(pd_cuda_index *index, cudaStream_t stream, pd_error *er
                                            index->host.blocks.lists + first, words * sizeof(uint64_t),
                                            cudaMemcpyHostToDevice, stream),
                            "copying summaries in", err);
+    /* Groups are few: theirs go whole. */
+    const pd_level *upper = &index->host.upper;
+    if (status == PD_OK && upper->ngroups)
+        status = pd_cuda_check(device,
+                               cudaMemcpyAsync((uint64_t *)index->view.group_blocks, upper->blocks,
+                                               (size_t)upper->ngroups * columns * sizeof(uint64_t),
+                                               cudaMemcpyHostToDevice, stream),
+                               "copying summaries in", err);
     if (status == PD_OK) index->dirty_low = index->dirty_high = 0;
     return status;
 }
@@ -427,6 +436,9 @@ static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, p
     size_t nlist = shape->nlist, words = sizeof(uint32_t), dim16 = pd_dim16(shape->dim);
     size_t histograms = fresh->histograms ? fresh->base.layout.weights * nlist * sizeof(float) : 0;
     const pd_projection *p = fresh->projection;
+    const pd_level *up = &fresh->upper;
+    size_t n = up->ngroups;
+    size_t shares = n && up->histograms ? fresh->base.layout.weights * n * sizeof(float) : 0;
     const void *unused = NULL;
     const piece pieces[] = {
         {fresh->offsets, (nlist + 1) * words, (const void **)&view->offsets},
@@ -444,9 +456,23 @@ static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, p
         {fresh->blocks.lists, nlist * fresh->blocks.columns * sizeof(uint64_t),
          (const void **)&view->block_lists},
         {fresh->tied, sizeof fresh->tied, (const void **)&view->tied},
+        {up->first, n ? (n + 1) * words : 0, n ? (const void **)&view->group_first : &unused},
+        {up->lists, n * words, n ? (const void **)&view->group_lists : &unused},
+        {up->pages, n ? (size_t)pd_pages_for(n) * fresh->coarse.page_bytes : 0,
+         n ? (const void **)&view->group_pages : &unused},
+        {up->histograms, shares, shares ? (const void **)&view->group_histograms : &unused},
+        {up->blocks, n * fresh->blocks.columns * sizeof(uint64_t),
+         n ? (const void **)&view->group_blocks : &unused},
     };
     view->histograms = NULL;
     view->beta = fresh->beta;
+    view->ngroups = up->ngroups;
+    view->group_most = up->most;
+    view->group_live = up->live;
+    view->group_first = view->group_lists = NULL;
+    view->group_pages = NULL;
+    view->group_histograms = NULL;
+    view->group_blocks = NULL;
     view->coarse = layout_of(&fresh->coarse);
     if (p) view->projected = layout_of(&p->layout);
     return place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
