@@ -52,6 +52,7 @@ static pd_status measure(const bench_options *options, bench_report *report, pd_
 
 static pd_status run(const bench_options *options, pd_error *err)
 {
+    if (options->plan) return bench_plan(options, err);
     bench_report *report;
     pd_status status = bench_report_open(options, &report, err);
     if (status) return status;

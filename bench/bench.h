@@ -50,10 +50,13 @@ typedef struct bench_options {
     const char *work; /* folder for the version files; NULL: a temporary one */
     int check;        /* results must not depend on batch size or threads: say so, exit 1 otherwise */
     int ceilings;     /* measure the machine's ceilings too */
+    int plan;         /* print what memory such a table takes, and nothing else */
 } bench_options;
 
 /* Parses argv; prints help and exits where asked. INVALID_ARGUMENT naming the argument. */
 pd_status bench_options_parse(int argc, char **argv, bench_options *options, pd_error *err);
+/* Prints bytes a row and rows a card of the table that the options describe. INVALID_ARGUMENT. */
+pd_status bench_plan(const bench_options *options, pd_error *err);
 
 typedef struct bench_data {
     char name[64];

@@ -12,6 +12,8 @@ static const char help[] =
     "  pados-bench --base FILE --query FILE [OPTION]...\n"
     "  pados-bench --generate ROWSxDIM[:SEED] [OPTION]...\n"
     "  pados-bench --ceilings [--json FILE]\n"
+    "  pados-bench --plan ROWSxDIM [--code C] [--refine R] [--code-dim N] [--nlist N] [--fused FxV:0]\n"
+    "                                    the memory that such a table takes, and the rows that cards hold\n"
     "\n"
     "data     --base FILE --query FILE   .npy .fbin .u8bin .i8bin .fvecs .bvecs, HDF5 (FILE#train), FAISS\n"
     "         --generate ROWSxDIM[:SEED] synthetic rows and queries instead (generate.c has their law)\n"
@@ -163,6 +165,7 @@ enum {
     WORK,
     FUSED,
     FUSED_BATCH,
+    PLAN,
     ATTRIBUTES,
     SCHEMA,
     PROFILE,
@@ -175,6 +178,7 @@ enum {
 static const struct option longs[] = {{"base", 1, 0, BASE},
                                       {"query", 1, 0, QUERY},
                                       {"generate", 1, 0, GENERATE},
+                                      {"plan", 1, 0, PLAN},
                                       {"ids", 1, 0, IDS},
                                       {"truth", 1, 0, TRUTH},
                                       {"format", 1, 0, FORMAT},
@@ -250,6 +254,9 @@ static pd_status one(int option, const char *name, bench_options *o, pd_error *e
     case QUERY:
         o->query = optarg;
         return PD_OK;
+    case PLAN:
+        o->plan = 1;
+        return generate(optarg, o, err);
     case GENERATE:
         return generate(optarg, o, err);
     case IDS:
