@@ -149,7 +149,7 @@ static __global__ void __launch_bounds__(PD_TILE_THREADS, 4)
         job.pages - blockIdx.y * RANGE_PAGES < RANGE_PAGES ? job.pages : (blockIdx.y + 1) * RANGE_PAGES;
     uint32_t pages = begin < end ? (end - begin + PD_TILE_WARPS - 1) / PD_TILE_WARPS : 0;
     pd_tile_walk<TILES>(
-        tile, job.layout, job.coded, pages, fragments, ring,
+        tile, job.layout, job.coded, pages, fragments, (n + 7) / 8, ring,
         [=](uint32_t i) { return (begin + i * PD_TILE_WARPS) * (job.layout.page_bytes / 64); },
         [&](uint32_t i, int(&sums)[2][TILES][4], const float *scales, const float *terms) {
             float4 scale = *(const float4 *)(scales + 4 * g), term = *(const float4 *)(terms + 4 * g);

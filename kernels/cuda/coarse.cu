@@ -78,7 +78,7 @@ static __global__ void score_lists(PD_GRID const pd_cuda_batch batch, PD_GRID co
         round.pages - blockIdx.y * RANGE_PAGES < RANGE_PAGES ? round.pages : (blockIdx.y + 1) * RANGE_PAGES;
     uint32_t pages = begin < end ? (end - begin + PD_TILE_WARPS - 1) / PD_TILE_WARPS : 0;
     pd_tile_walk<TILES>(
-        tile, view.coarse, view.coarse_pages, pages, fragments, ring,
+        tile, view.coarse, view.coarse_pages, pages, fragments, (n + 7) / 8, ring,
         [=](uint32_t i) { return (begin + i * PD_TILE_WARPS) * (view.coarse.page_bytes / 64); },
         [&](uint32_t i, int(&sums)[2][TILES][4], const float *scales, const float *terms) {
             uint32_t page = begin + i * PD_TILE_WARPS, list = page * PD_PAGE_ROWS + 4 * g;

@@ -255,7 +255,8 @@ static __device__ void scan_slots(const pd_cuda_batch &batch, const pd_scan &sca
 
 /* A block a query and part. Dynamic shared memory: the query's codes or its vector. */
 template <pd_code CODE>
-static __global__ void scan_rows(PD_GRID const pd_cuda_batch batch, PD_GRID const pd_scan scan)
+static __global__ void __launch_bounds__(PD_ROW_THREADS, 3)
+    scan_rows(PD_GRID const pd_cuda_batch batch, PD_GRID const pd_scan scan)
 {
     PD_SHARED row_block block;
     PD_DYNAMIC(unsigned char, memory);

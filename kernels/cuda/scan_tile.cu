@@ -212,6 +212,7 @@ static __device__ __forceinline__ uint32_t take_page(const pd_cuda_batch &batch,
     uint32_t live = __ballot_sync(PD_ALL_LANES, terms[pd_lane()] >= -FLT_MAX);
     PD_UNROLL
     for (int i = 0; i < TILES; i++) {
+        if (8 * (uint32_t)i >= block->npairs) continue;
         float scores[8];
         uint32_t pass = 0;
         PD_UNROLL
@@ -287,12 +288,13 @@ static __global__ void __launch_bounds__(PD_TILE_THREADS, 4)
         if (!block.item) return;
         load_queries<TILES>(batch, scan, tile, &block, fragments);
         __syncthreads();
+        uint32_t used = (block.npairs + 7) / 8;
         tile_bars *bars = block.bars[pd_warp()];
         refresh_bars<TILES>(batch, &block, bars);
         uint32_t begin = block.first_page + pd_warp(), end = block.last_page, seen = 0;
         uint32_t pages = begin < end ? (end - begin + PD_TILE_WARPS - 1) / PD_TILE_WARPS : 0;
         pd_tile_walk<TILES>(
-            tile, view.layout, view.slab, pages, fragments, ring,
+            tile, view.layout, view.slab, pages, fragments, used, ring,
             [&](uint32_t i) { return view.page_at[view.pages[begin + i * PD_TILE_WARPS]]; },
             [&](uint32_t i, int(&sums)[2][TILES][4], const float *scales, const float *terms) {
                 if (i % REFRESH_PAGES == REFRESH_PAGES - 1) refresh_bars<TILES>(batch, &block, bars);

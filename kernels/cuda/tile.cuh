@@ -105,10 +105,11 @@ static __device__ __forceinline__ void pd_tile_ask(const pd_tile &tile, const pd
     pd_async_copy16(stage + tile.chunk * PD_GROUP_BYTES + pd_lane() * 16, page + column + pd_lane() % 8 * 16);
 }
 
-/* sums[h][i]: rows 4g + 2h, 4g + 2h + 1 and queries 8i + 2t, 8i + 2t + 1, as pd_mma_i8 lays out d. */
+/* sums[h][i]: rows 4g + 2h, 4g + 2h + 1 and queries 8i + 2t, 8i + 2t + 1, as pd_mma_i8 lays out d. Only the first `used` of
+ * the TILES have queries; the sums of others stay as they are. */
 template <int TILES>
 static __device__ __forceinline__ void pd_tile_dots(const pd_tile &tile, const unsigned char *stage,
-                                                    uint32_t chunk, const uint2 *fragments,
+                                                    uint32_t chunk, const uint2 *fragments, uint32_t used,
                                                     int (&sums)[2][TILES][4])
 {
     uint32_t g = pd_lane() / 4, t = pd_lane() % 4, first = chunk * tile.chunk / 8;
@@ -121,6 +122,7 @@ static __device__ __forceinline__ void pd_tile_dots(const pd_tile &tile, const u
         uint32_t upper[4] = {low.x, low.y, high.x, high.y}, lower[4] = {low.z, low.w, high.z, high.w};
         PD_UNROLL
         for (int i = 0; i < TILES; i++) {
+            if ((uint32_t)i >= used) continue;
             uint2 words = columns[(step * TILES + i) * 32];
             uint32_t column[2] = {words.x, words.y};
             pd_mma_i8(sums[0][i], upper, column);
@@ -131,11 +133,11 @@ static __device__ __forceinline__ void pd_tile_dots(const pd_tile &tile, const u
 
 /* By a warp: goes through npages pages. where(i): the i-th page in units of 64 bytes from base, asked by one lane for 32
  * of them at a time. done(i, sums, scales, terms): the page's dots are there; scales and terms: [32] in shared memory.
- * ring: [PD_STAGES][stage] of this warp. */
+ * used: of the TILES, as many as have queries. ring: [PD_STAGES][stage] of this warp. */
 template <int TILES, typename Where, typename Done>
 static __device__ __forceinline__ void
 pd_tile_walk(const pd_tile &tile, const pd_cuda_layout &layout, const unsigned char *base, uint32_t npages,
-             const uint2 *fragments, unsigned char *ring, Where where, Done done)
+             const uint2 *fragments, uint32_t used, unsigned char *ring, Where where, Done done)
 {
     pd_tile_cursor ask = {0, 0, 0}, take = {0, 0, 0};
     uint32_t places = 0;
@@ -165,7 +167,7 @@ pd_tile_walk(const pd_tile &tile, const pd_cuda_layout &layout, const unsigned c
             }
         }
         const unsigned char *stage = ring + take.stage * tile.stage;
-        pd_tile_dots<TILES>(tile, stage, take.chunk, fragments, sums);
+        pd_tile_dots<TILES>(tile, stage, take.chunk, fragments, used, sums);
         if (take.chunk + 1 == tile.chunks) {
             const float *scales = (const float *)(stage + tile.chunk * PD_GROUP_BYTES);
             done(take.page, sums, scales, scales + PD_PAGE_ROWS);
