@@ -17,7 +17,7 @@
 
 #define PD_TILE_WARPS   4u
 #define PD_TILE_THREADS (32u * PD_TILE_WARPS)
-#define PD_STAGES       4u
+#define PD_STAGES       3u
 #define PD_GROUP_BYTES  128u /* four dimensions of a page's rows */
 
 /* How dots are cut for codes of one width. Groups count four dimensions. */
