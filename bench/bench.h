@@ -63,8 +63,9 @@ typedef struct bench_data {
     pd_metric metric;
     uint64_t rows;
     uint32_t dim, k;
-    float *base;   /* [rows][dim], normalised for cosine; NULL once built, unless they are exported */
-    uint64_t *ids; /* [rows]; NULL: 0..rows-1 */
+    pd_dtype dtype; /* of the base file: rows of i8 or u8 are kept as such where a push of it would */
+    float *base;    /* [rows][dim], normalised for cosine; NULL once built, unless they are exported */
+    uint64_t *ids;  /* [rows]; NULL: 0..rows-1 */
     uint32_t nqueries;
     float *queries; /* [nqueries][dim], normalised for cosine */
     uint32_t ncalibration;
@@ -89,6 +90,7 @@ typedef struct bench_row {
     const char *system;  /* "pados", "pados-overfetch-100", ... */
     const char *setting; /* "nprobe 12" */
     uint32_t batch, nlist, code_dim;
+    const char *refine;
     double nprobe; /* mean of the queries */
     float target;  /* 0: none */
     float spread;  /* of the context weights; negative: similarity alone, or a profile */

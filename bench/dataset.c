@@ -31,14 +31,15 @@ double bench_median(const double *values, uint32_t n)
 }
 
 /* A whole file as f32; at most limit rows (0: all). */
-static pd_status matrix(const char *path, pd_format format, uint64_t limit, float **out, uint64_t *rows,
-                        uint32_t *dim, pd_error *err)
+static pd_status matrix(const char *path, pd_format format, uint64_t limit, pd_dtype *dtype, float **out,
+                        uint64_t *rows, uint32_t *dim, pd_error *err)
 {
     pd_reader *reader;
     pd_status status = pd_reader_open(path, format, &reader, err);
     if (status) return status;
     pd_reader_info info;
     pd_reader_info_of(reader, &info);
+    if (dtype) *dtype = info.dtype;
     uint64_t want = limit && limit < info.rows ? limit : info.rows, done = 0;
     float *all = malloc((want ? want : 1) * (size_t)info.dim * sizeof *all);
     if (!all) {
@@ -81,7 +82,8 @@ static pd_status split(const bench_options *o, bench_data *data, pd_error *err)
     if (o->calibration) {
         uint64_t rows;
         uint32_t dim;
-        pd_status status = matrix(o->calibration, PD_FORMAT_AUTO, 0, &data->calibration, &rows, &dim, err);
+        pd_status status =
+            matrix(o->calibration, PD_FORMAT_AUTO, 0, NULL, &data->calibration, &rows, &dim, err);
         if (status) return status;
         if (dim != data->dim)
             return pd_fail(err, PD_INVALID_ARGUMENT, "%s has %u dimensions, the base %u", o->calibration, dim,
@@ -114,7 +116,7 @@ static pd_status read_files(const bench_options *o, bench_data *data, pd_error *
 {
     pd_format format = PD_FORMAT_AUTO;
     pd_status status = o->base_format ? pd_format_parse(o->base_format, &format, err) : PD_OK;
-    if (!status) status = matrix(o->base, format, 0, &data->base, &data->rows, &data->dim, err);
+    if (!status) status = matrix(o->base, format, 0, &data->dtype, &data->base, &data->rows, &data->dim, err);
     if (status) return status;
     uint64_t rows, nids;
     uint32_t dim;
@@ -124,7 +126,7 @@ static pd_status read_files(const bench_options *o, bench_data *data, pd_error *
             return pd_fail(err, PD_INVALID_ARGUMENT, "%s holds %llu ids, %s %llu rows", o->ids,
                            (unsigned long long)nids, o->base, (unsigned long long)data->rows);
     }
-    if ((status = matrix(o->query, PD_FORMAT_AUTO, 0, &data->queries, &rows, &dim, err))) return status;
+    if ((status = matrix(o->query, PD_FORMAT_AUTO, 0, NULL, &data->queries, &rows, &dim, err))) return status;
     data->nqueries = (uint32_t)rows;
     if (dim != data->dim)
         return pd_fail(err, PD_INVALID_ARGUMENT, "%s has %u dimensions, %s has %u", o->query, dim, o->base,

@@ -82,6 +82,7 @@ static pd_status add_cases(bench_pados *p, bench_ask *ask, const char *system, c
                              .setting = c->setting,
                              .batch = batches[b],
                              .nlist = pd_version_info_of(p->version)->shape.nlist,
+                             .refine = pd_refine_name(pd_version_info_of(p->version)->shape.refine),
                              .code_dim = pd_version_info_of(p->version)->layout.code_dim,
                              .nprobe = bench_ask_nprobe(ask),
                              .target = target,
@@ -284,7 +285,8 @@ pd_status bench_pados_measure(bench_pados *p, bench_report *report, pd_error *er
                        "pados: %s %s (%s), nlist %u, code %s of %u dimensions, refine %s; calibrated in %.1f "
                        "s on %s; truth in %.1f s",
                        about.backend, about.isa, about.about, pd_version_info_of(p->version)->shape.nlist,
-                       o->code, pd_version_info_of(p->version)->layout.code_dim, o->refine, p->calibrate_s,
+                       o->code, pd_version_info_of(p->version)->layout.code_dim,
+                       pd_refine_name(pd_version_info_of(p->version)->shape.refine), p->calibrate_s,
                        p->data->calibration_name, p->truth_s);
     for (uint32_t i = 0; i < p->ncases; i++) {
         bench_row row = summary(p->cases[i], 0, o->rounds);

@@ -32,7 +32,7 @@ static const char help[] =
     "         --seconds S (1, a case and round)  --rounds N (3)  --turns (each round waits for a line on "
     "stdin)\n"
     "         --ceilings                 measures read bandwidth and multiply-adds a second too\n"
-    "index    --nlist N  --code i8|f16|f32 (i8)  --refine none|f16|f32 (f16)  --seed S  --work FOLDER\n"
+    "index    --nlist N  --code i8|f16|f32 (i8)  --refine none|f16|f32|i8|u8  --seed S  --work FOLDER\n"
     "         --code-dim N               dimensions of i8 codes (default: as many as the build finds "
     "enough)\n"
     "context  --fused FxV:SPREAD,...[:TIE]\n"
@@ -341,7 +341,6 @@ pd_status bench_options_parse(int argc, char **argv, bench_options *o, pd_error 
                          .threads = 1,
                          .backend = "cpu",
                          .code = "i8",
-                         .refine = "f16",
                          .recalls = {0.9f, 0.95f, 0.99f},
                          .nrecalls = 3,
                          .seed = 1,

@@ -108,7 +108,7 @@ void bench_report_json(bench_report *report, const bench_row *row, uint32_t roun
     json_object_set_new(object, "backend", json_string(o->backend));
     json_object_set_new(object, "isa", json_string(report->isa));
     json_object_set_new(object, "code", json_string(o->code));
-    json_object_set_new(object, "refine", json_string(o->refine));
+    json_object_set_new(object, "refine", json_string(row->refine));
     json_object_set_new(object, "nlist", json_integer(row->nlist));
     json_object_set_new(object, "code_dim", json_integer(row->code_dim));
     set_real(object, "nprobe", row->nprobe);

@@ -44,10 +44,14 @@ static pd_status make_schema(bench_pados *p, pd_error *err)
         if (!status) p->schema->metric = o->metric;
         return status;
     }
-    at = snprintf(
-        text, sizeof text,
-        "table = { metric = \"%s\"; dim = %u; code = \"%s\"; refine = \"%s\"; code_dim = %u; attributes = (",
-        pd_metric_name(o->metric), p->data->dim, o->code, o->refine, o->code_dim);
+    /* As a push of the file would. */
+    const char *refine = o->refine;
+    int whole = p->data->dtype == PD_DTYPE_I8 || p->data->dtype == PD_DTYPE_U8;
+    if (!refine && whole && o->metric != PD_COSINE) refine = pd_dtype_name(p->data->dtype);
+    at = snprintf(text, sizeof text,
+                  "table = { metric = \"%s\"; dim = %u; code = \"%s\"; code_dim = %u; %s%s%s attributes = (",
+                  pd_metric_name(o->metric), p->data->dim, o->code, o->code_dim, refine ? "refine = \"" : "",
+                  refine ? refine : "", refine ? "\";" : "");
     for (uint32_t f = 0; f < o->fused_attributes; f++)
         at += snprintf(text + at, sizeof text - (size_t)at, "%s { name = \"a%u\"; type = \"category\"; }",
                        f ? "," : "", f);

@@ -191,12 +191,6 @@ static const char *code_name(pd_code code)
     return names[code];
 }
 
-static const char *refine_name(pd_refine refine)
-{
-    static const char *const names[] = {"none", "f16", "f32"};
-    return names[refine];
-}
-
 /* With the mutex held. */
 static pd_status fill_info(const pd_table *table, Pados__V1__TableInfo *out, pd_error *err)
 {
@@ -214,7 +208,7 @@ static pd_status fill_info(const pd_table *table, Pados__V1__TableInfo *out, pd_
     out->nlist = face->nlist;
     status = set_text(&out->metric, pd_metric_name(face->metric), err);
     if (!status) status = set_text(&out->code, code_name(face->code), err);
-    if (!status) status = set_text(&out->refine, refine_name(face->refine), err);
+    if (!status) status = set_text(&out->refine, pd_refine_name(face->refine), err);
     return status;
 }
 

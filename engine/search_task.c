@@ -169,8 +169,9 @@ static int is_complete(const pd_search *s, const pd_one *one)
     if (one->path == PD_PATH_EXACT || one->path == PD_PATH_ATTRIBUTES || !one->has_vector) return 1;
     if (one->path != PD_PATH_ALL && one->path != PD_PATH_ROWS && one->nprobe < shape->nlist) return 0;
     if (shape->code == PD_CODE_F32) return 1;
-    int precise =
-        shape->refine == PD_REFINE_F32 || (shape->refine == PD_REFINE_F16 && source == PD_REFINE_F16);
+    int precise = shape->refine == PD_REFINE_F32 || shape->refine == PD_REFINE_I8 ||
+                  shape->refine == PD_REFINE_U8 ||
+                  (shape->refine == PD_REFINE_F16 && source == PD_REFINE_F16);
     return precise && (shape->code == PD_CODE_NONE || one->scanned <= one->refined);
 }
 

@@ -129,6 +129,15 @@ static pd_status check_values(const pd_builder *b, uint64_t row, float most, flo
                                               : "is too large for the precision that the table keeps";
         return pd_fail(err, PD_INVALID_ARGUMENT, "row %llu, column %u %s", (unsigned long long)row, d, what);
     }
+    float low = b->refine == PD_REFINE_I8 ? -128.0f : 0.0f,
+          high = b->refine == PD_REFINE_I8 ? 127.0f : 255.0f;
+    for (uint32_t d = 0; (b->refine == PD_REFINE_I8 || b->refine == PD_REFINE_U8) && d < b->dim; d++)
+        if (values[d] != rintf(values[d]) || values[d] < low || values[d] > high)
+            return pd_fail(
+                err, PD_INVALID_ARGUMENT,
+                "row %llu, column %u is %g, no whole number from %g to %g as refine = \"%s\" keeps",
+                (unsigned long long)row, d, (double)values[d], (double)low, (double)high,
+                pd_refine_name(b->refine));
     if (b->schema->metric == PD_COSINE && (largest == 0.0f || !pd_normalise(values, b->dim)))
         return pd_fail(err, PD_INVALID_ARGUMENT, "row %llu is a zero vector, which has no cosine",
                        (unsigned long long)row);
@@ -178,16 +187,17 @@ static pd_status note_id(pd_builder *b, uint64_t row, pd_error *err)
                    (unsigned long long)row, (unsigned long long)id);
 }
 
-static float most_of(const pd_schema *s)
+static float most_of(const pd_builder *b)
 {
+    const pd_schema *s = b->schema;
     if (s->metric == PD_COSINE) return 3e38f;
-    int half = s->source == PD_REFINE_F16 || s->refine == PD_REFINE_F16 || s->code == PD_CODE_F16;
+    int half = s->source == PD_REFINE_F16 || b->refine == PD_REFINE_F16 || s->code == PD_CODE_F16;
     return half ? LARGEST_F16 : LARGEST_VALUE;
 }
 
 static pd_status validate(pd_builder *b, pd_error *err)
 {
-    check_job job = {.b = b, .most = most_of(b->schema)};
+    check_job job = {.b = b, .most = most_of(b)};
     job.values = malloc((size_t)b->threads * b->dim * sizeof *job.values);
     if (!job.values) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a row");
     pd_status status = b->in->ids ? pd_idmap_open(&b->rows_of, b->count, err) : PD_OK;
@@ -236,6 +246,12 @@ static pd_status check_input(pd_builder *b, pd_error *err)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%llu rows are more than a table can hold",
                        (unsigned long long)in->count);
     b->nlist = nlist;
+    b->refine = in->schema->refine;
+    /* Rows that come as small whole numbers are kept as those: nothing is lost, in half of the bytes. */
+    if (!in->schema->refine_said && b->refine == PD_REFINE_F16 && in->schema->metric != PD_COSINE) {
+        if (in->dtype == PD_DTYPE_I8) b->refine = PD_REFINE_I8;
+        if (in->dtype == PD_DTYPE_U8) b->refine = PD_REFINE_U8;
+    }
     b->count = in->count;
     b->dim = in->dim;
     b->now = in->now > 0 ? in->now : pd_days_now();
@@ -249,6 +265,7 @@ static pd_status run(pd_builder *b, const char *folder, pd_error *err)
     if (status) return status;
     pd_idmap_close(&b->rows_of);
     pd_schema_shape(b->schema, b->nlist, &b->shape);
+    b->shape.refine = b->refine;
     status = pd_layout_of(&b->shape, &b->layout, err);
     if (!status) status = pd_builder_lists(b, err);
     if (!status) status = pd_builder_write(b, folder, err);

@@ -22,6 +22,7 @@ typedef struct pd_builder {
     uint64_t count;
     uint32_t dim;
     pd_schema *schema; /* a copy that becomes complete */
+    pd_refine refine;  /* the schema's, or the rows' own where it does not say */
     pd_shape shape;
     pd_layout layout;
     pd_idmap rows_of; /* id -> row; empty where ids are 0..count-1 */

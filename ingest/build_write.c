@@ -358,6 +358,7 @@ static pd_status write_manifest(writer *w, pd_error *err)
     m->seed = b->in->seed;
     m->dim = b->dim;
     m->code_dim = b->layout.code_dim;
+    m->refine = b->shape.refine;
     m->nlist = b->nlist;
     m->npages = b->npages;
     m->page_bytes = w->sinks[PAGES].page_bytes;

@@ -103,13 +103,14 @@ pd_status pd_manifest_text(const pd_manifest *m, char **text, size_t *length, pd
     json_t *files = files_json(m);
     if (!files) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the manifest");
     json_t *root = json_pack(
-        "{s:i, s:s, s:I, s:f, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}", "format",
-        PD_FORMAT_NUMBER, "table", m->table, "version", (json_int_t)m->version, "created", m->created, "rows",
-        (json_int_t)m->rows, "seed", sum_json(m->seed), "dim", (json_int_t)m->dim, "code_dim",
-        (json_int_t)m->code_dim, "nlist", (json_int_t)m->nlist, "npages", (json_int_t)m->npages, "page_bytes",
-        (json_int_t)m->page_bytes, "refine_bytes", (json_int_t)m->refine_bytes, "source_bytes",
-        (json_int_t)m->source_bytes, "beta", (double)m->beta, "similarity_sd", (double)m->similarity_sd,
-        "residual_sd", (double)m->residual_sd, "files", files);
+        "{s:i, s:s, s:I, s:f, s:I, s:o, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}",
+        "format", PD_FORMAT_NUMBER, "table", m->table, "version", (json_int_t)m->version, "created",
+        m->created, "rows", (json_int_t)m->rows, "seed", sum_json(m->seed), "dim", (json_int_t)m->dim,
+        "code_dim", (json_int_t)m->code_dim, "nlist", (json_int_t)m->nlist, "refine",
+        pd_refine_name(m->refine), "npages", (json_int_t)m->npages, "page_bytes", (json_int_t)m->page_bytes,
+        "refine_bytes", (json_int_t)m->refine_bytes, "source_bytes", (json_int_t)m->source_bytes, "beta",
+        (double)m->beta, "similarity_sd", (double)m->similarity_sd, "residual_sd", (double)m->residual_sd,
+        "files", files);
     if (!root) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the manifest");
     pd_status status = pd_sealed_text(root, text, length, err);
     json_decref(root);
@@ -200,6 +201,10 @@ pd_status pd_manifest_read(const char *path, pd_manifest *m, pd_error *err)
     m->code_dim = m->dim;
     if (json_object_get(root, "code_dim")) m->code_dim = (uint32_t)get_int(root, "code_dim", m->dim, &bad);
     m->nlist = (uint32_t)get_int(root, "nlist", PD_MAX_NLIST, &bad);
+    const char *refine = json_string_value(json_object_get(root, "refine"));
+    m->refine_said = json_object_get(root, "refine") != NULL;
+    if (m->refine_said && (!refine || pd_refine_parse(refine, &m->refine, NULL) != PD_OK) && !bad)
+        bad = "refine";
     m->npages = (uint32_t)get_int(root, "npages", PD_MAX_PAGES, &bad);
     m->page_bytes = get_int(root, "page_bytes", 1u << 24, &bad);
     m->refine_bytes = get_int(root, "refine_bytes", 1u << 24, &bad);

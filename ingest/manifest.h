@@ -33,6 +33,8 @@ typedef struct pd_manifest {
     uint64_t rows;
     uint64_t seed;
     uint32_t dim, code_dim, nlist, npages;
+    int refine_said; /* 0: a version of before manifests told the kind of refine rows; the schema's */
+    pd_refine refine;
     uint64_t page_bytes, refine_bytes, source_bytes; /* of one page */
     float beta;                                      /* sharpness of the weight summaries */
     float similarity_sd; /* rows of the table as queries; a first guess until a calibration measures it */

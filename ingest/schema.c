@@ -28,6 +28,27 @@ pd_status pd_metric_parse(const char *name, pd_metric *metric, pd_error *err)
     return pd_fail(err, PD_INVALID_ARGUMENT, "\"%.64s\" is not a metric: ip, cosine or l2", name);
 }
 
+static const char *const refine_names[] = {[PD_REFINE_NONE] = "none",
+                                           [PD_REFINE_F16] = "f16",
+                                           [PD_REFINE_F32] = "f32",
+                                           [PD_REFINE_I8] = "i8",
+                                           [PD_REFINE_U8] = "u8"};
+
+const char *pd_refine_name(pd_refine refine)
+{
+    return (unsigned)refine < 5 ? refine_names[refine] : "unknown";
+}
+
+pd_status pd_refine_parse(const char *name, pd_refine *refine, pd_error *err)
+{
+    for (unsigned r = 0; r < 5; r++) {
+        if (strcmp(name, refine_names[r]) != 0) continue;
+        *refine = (pd_refine)r;
+        return PD_OK;
+    }
+    return pd_fail(err, PD_INVALID_ARGUMENT, "\"%.64s\" is not a kind of refine rows", name);
+}
+
 const char *pd_type_name(pd_attribute_type type)
 {
     static const char *const names[] = {

@@ -3,7 +3,7 @@
  * Text form (libconfig, DESIGN of the project's files: docs/FILES.md):
  *
  *   table = { metric = "cosine"; dim = 64; index = "ivf" | "none"; code = "i8" | "f16" | "f32";
- *     refine = "f16" | "f32" | "none"; source = "f32" | "f16"; nlist = 0; queries = "households"; space = "cj64";
+ *     refine = "f16" | "f32" | "i8" | "u8" | "none"; source = "f32" | "f16"; nlist = 0; queries = "households"; space = "cj64";
  *     order_by = "department"; policy = "double" | "drain"; keep = 3;
  *     fallback = ( "given", "segment:age", "segment:income", "attributes" );
  *     attributes = ( { name = "department"; type = "category"; values = ( "GROCERY" ); },
@@ -14,7 +14,7 @@
  * A schema that was built into a version is complete: category values and set members in the order of their numbers,
  * knots chosen where none were given (chosen = true) or turned into days where ages were (ages_on = DAY), and each bucket's
  * representative. The same text holds both.
- * Defaults: metric cosine, index ivf, code i8, refine f16 (index = none: refine f16, no code), source f32, nlist 0 (the
+ * Defaults: metric cosine, index ivf, code i8, refine f16 (index = none: refine f16, no code; rows that come as i8 or u8: those), source f32, nlist 0 (the
  * engine chooses), keep: the server's.
  */
 #ifndef PD_SCHEMA_H
@@ -69,6 +69,7 @@ typedef struct pd_schema {
     pd_code code;
     uint32_t code_dim; /* dimensions of an i8 code; 0: as many as the build finds enough */
     pd_refine refine;
+    int refine_said;  /* 0: the default, which rows that come as small whole numbers change to those */
     pd_refine source; /* of the source rows on disk */
     uint32_t nlist;   /* 0: the engine chooses */
     uint32_t keep;    /* old versions kept; PD_KEEP_UNSAID: as many as the server's configuration says */
@@ -111,6 +112,8 @@ pd_status pd_attribute_number(const pd_attribute *attribute, const char *cell, f
 void pd_schema_shape(const pd_schema *schema, uint32_t nlist, pd_shape *shape);
 
 const char *pd_metric_name(pd_metric metric);
+const char *pd_refine_name(pd_refine refine); /* "f16", "none" ... */
+pd_status pd_refine_parse(const char *name, pd_refine *refine, pd_error *err);
 pd_status pd_metric_parse(const char *name, pd_metric *metric, pd_error *err);
 /* Table, attribute and profile names. */
 pd_status pd_name_check(const char *what, const char *name, pd_error *err);

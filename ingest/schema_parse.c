@@ -218,19 +218,27 @@ static void parse_storage(pd_conf *conf, pd_setting *table, pd_schema *schema)
 {
     static const char *const indexes[] = {"none", "ivf"};
     static const char *const codes[] = {[PD_CODE_I8] = "i8", [PD_CODE_F16] = "f16", [PD_CODE_F32] = "f32"};
-    static const char *const floats[] = {
-        [PD_REFINE_NONE] = "none", [PD_REFINE_F16] = "f16", [PD_REFINE_F32] = "f32"};
+    static const char *const refines[] = {[PD_REFINE_NONE] = "none",
+                                          [PD_REFINE_F16] = "f16",
+                                          [PD_REFINE_F32] = "f32",
+                                          [PD_REFINE_I8] = "i8",
+                                          [PD_REFINE_U8] = "u8"};
     static const char *const sources[] = {[PD_REFINE_F16] = "f16", [PD_REFINE_F32] = "f32"};
     schema->index = one_of(conf, table, "index", indexes, 2, 1);
     pd_setting *code = pd_conf_get(conf, table, "code");
     schema->code = (pd_code)one_of(conf, table, "code", codes, 4, schema->index ? PD_CODE_I8 : PD_CODE_NONE);
     int whole = schema->code == PD_CODE_F16 || schema->code == PD_CODE_F32;
     schema->refine =
-        (pd_refine)one_of(conf, table, "refine", floats, 3, whole ? PD_REFINE_NONE : PD_REFINE_F16);
+        (pd_refine)one_of(conf, table, "refine", refines, 5, whole ? PD_REFINE_NONE : PD_REFINE_F16);
+    schema->refine_said = pd_conf_get(conf, table, "refine") != NULL;
     schema->source = (pd_refine)one_of(conf, table, "source", sources, 3, PD_REFINE_F32);
     schema->nlist = (uint32_t)pd_conf_int(conf, table, "nlist", 0, 0, 1 << 24);
     pd_setting *code_dim = pd_conf_get(conf, table, "code_dim");
     schema->code_dim = (uint32_t)pd_conf_int(conf, table, "code_dim", 0, 0, PD_MAX_DIM);
+    if (pd_conf_failed(conf)) return;
+    if ((schema->refine == PD_REFINE_I8 || schema->refine == PD_REFINE_U8) && schema->metric == PD_COSINE)
+        pd_conf_fail(conf, pd_conf_get(conf, table, "refine"),
+                     "under cosine rows are normalised, and no whole numbers");
     if (pd_conf_failed(conf)) return;
     if (schema->code_dim && (schema->code != PD_CODE_I8 || schema->refine == PD_REFINE_NONE))
         pd_conf_fail(conf, code_dim,
@@ -243,7 +251,7 @@ static void parse_storage(pd_conf *conf, pd_setting *table, pd_schema *schema)
         pd_conf_fail(conf, pd_conf_get(conf, table, "nlist"), "a table without an index has no lists");
     if (schema->refine == PD_REFINE_NONE)
         pd_conf_fail(conf, pd_conf_get(conf, table, "refine"),
-                     "a table without an index needs its rows: f16 or f32");
+                     "a table without an index needs its rows: f16, f32, i8 or u8");
 }
 
 static void parse_table(pd_conf *conf, pd_setting *table, pd_schema *schema)

@@ -10,8 +10,6 @@
 
 static const char *const code_names[] = {
     [PD_CODE_NONE] = "none", [PD_CODE_I8] = "i8", [PD_CODE_F16] = "f16", [PD_CODE_F32] = "f32"};
-static const char *const float_names[] = {
-    [PD_REFINE_NONE] = "none", [PD_REFINE_F16] = "f16", [PD_REFINE_F32] = "f32"};
 
 static void write_string(FILE *out, const char *text)
 {
@@ -100,8 +98,9 @@ static void write_schema(FILE *out, const pd_schema *schema)
             schema->dim, schema->index ? "ivf" : "none");
     if (schema->index) fprintf(out, " code = \"%s\";", code_names[schema->code]);
     if (schema->code_dim) fprintf(out, " code_dim = %u;", schema->code_dim);
-    fprintf(out, " refine = \"%s\"; source = \"%s\"; nlist = %u;\n", float_names[schema->refine],
-            float_names[schema->source], schema->index ? schema->nlist : 0);
+    if (schema->refine_said) fprintf(out, " refine = \"%s\";", pd_refine_name(schema->refine));
+    fprintf(out, " source = \"%s\"; nlist = %u;\n", pd_refine_name(schema->source),
+            schema->index ? schema->nlist : 0);
     fprintf(out, "  policy = \"%s\";", schema->policy == PD_POLICY_DRAIN ? "drain" : "double");
     if (schema->keep != PD_KEEP_UNSAID) fprintf(out, " keep = %u;", schema->keep);
     fputc('\n', out);

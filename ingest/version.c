@@ -93,6 +93,7 @@ static pd_status read_schema(pd_version *v, pd_error *err)
         return pd_fail(err, PD_DATA_LOSS, "%s/schema.conf does not fit the manifest", v->folder);
     pd_schema_shape(v->schema, m->nlist, &v->info.shape);
     v->info.shape.code_dim = m->code_dim < m->dim ? m->code_dim : 0;
+    if (m->refine_said) v->info.shape.refine = m->refine;
     status = pd_layout_of(&v->info.shape, &v->info.layout, err);
     if (status) return pd_fail(err, PD_DATA_LOSS, "%s/schema.conf has no page layout", v->folder);
     uint64_t source = (uint64_t)PD_PAGE_ROWS * m->dim * (v->schema->source == PD_REFINE_F16 ? 2 : 4);

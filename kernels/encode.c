@@ -190,13 +190,35 @@ static void encode_whole(const pd_shape *shape, const pd_layout *layout, const f
     pd_page_term(layout, page)[place] = 0.0f;
 }
 
-static void encode_refine(const pd_shape *shape, const float *row, uint32_t place, void *refine)
+/* The nearest whole number in range. */
+static int32_t whole(float value, float low, float high)
 {
-    size_t at = (size_t)place * shape->dim;
-    if (shape->refine == PD_REFINE_F32) memcpy((float *)refine + at, row, shape->dim * sizeof *row);
-    if (shape->refine == PD_REFINE_F16)
-        for (uint32_t d = 0; d < shape->dim; d++)
-            ((pd_f16 *)refine)[at + d] = pd_f32_to_f16(row[d]);
+    value = value > low ? value : low;
+    return (int32_t)pd_round(value < high ? value : high);
+}
+
+static void encode_refine(const pd_shape *shape, const pd_layout *layout, const float *row, uint32_t place,
+                          void *refine)
+{
+    unsigned char *at = (unsigned char *)refine + place * pd_refine_row(layout);
+    for (uint32_t d = 0; d < shape->dim; d++) {
+        if (shape->refine == PD_REFINE_F32) ((float *)at)[d] = row[d];
+        if (shape->refine == PD_REFINE_F16) ((pd_f16 *)at)[d] = pd_f32_to_f16(row[d]);
+        if (shape->refine == PD_REFINE_I8) ((int8_t *)at)[d] = (int8_t)whole(row[d], -128.0f, 127.0f);
+        if (shape->refine == PD_REFINE_U8) at[d] = (uint8_t)whole(row[d], 0.0f, 255.0f);
+    }
+}
+
+static void decode_refine(const pd_shape *shape, const pd_layout *layout, uint32_t place, const void *refine,
+                          float *out)
+{
+    const unsigned char *at = (const unsigned char *)refine + place * pd_refine_row(layout);
+    for (uint32_t d = 0; d < shape->dim; d++) {
+        if (shape->refine == PD_REFINE_F32) out[d] = ((const float *)at)[d];
+        if (shape->refine == PD_REFINE_F16) out[d] = pd_f16_to_f32(((const pd_f16 *)at)[d]);
+        if (shape->refine == PD_REFINE_I8) out[d] = (float)((const int8_t *)at)[d];
+        if (shape->refine == PD_REFINE_U8) out[d] = (float)at[d];
+    }
 }
 
 void pd_page_encode(const pd_shape *shape, const pd_layout *layout, const pd_projection *projection,
@@ -211,7 +233,7 @@ void pd_page_encode(const pd_shape *shape, const pd_layout *layout, const pd_pro
             encode_i8(shape, layout, centroid, row, place + i, page);
         else
             encode_whole(shape, layout, row, place + i, page);
-        if (refine) encode_refine(shape, row, place + i, refine);
+        if (refine) encode_refine(shape, layout, row, place + i, refine);
     }
 }
 
@@ -219,11 +241,7 @@ void pd_page_decode(const pd_shape *shape, const pd_layout *layout, const float 
                     const void *page, const void *refine, float *out)
 {
     if (refine && shape->refine != PD_REFINE_NONE) {
-        size_t at = (size_t)place * shape->dim;
-        if (shape->refine == PD_REFINE_F32) memcpy(out, (const float *)refine + at, shape->dim * sizeof *out);
-        if (shape->refine == PD_REFINE_F16)
-            for (uint32_t d = 0; d < shape->dim; d++)
-                out[d] = pd_f16_to_f32(((const pd_f16 *)refine)[at + d]);
+        decode_refine(shape, layout, place, refine, out);
         return;
     }
     const unsigned char *codes = (const unsigned char *)page + layout->codes;

@@ -13,7 +13,7 @@ static pd_status check_shape(const pd_shape *shape, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT, "metric %d is not known", (int)shape->metric);
     if ((unsigned)shape->code > PD_CODE_F32)
         return pd_fail(err, PD_INVALID_ARGUMENT, "code %d is not known", (int)shape->code);
-    if ((unsigned)shape->refine > PD_REFINE_F32)
+    if ((unsigned)shape->refine > PD_REFINE_U8)
         return pd_fail(err, PD_INVALID_ARGUMENT, "refine %d is not known", (int)shape->refine);
     if (shape->code == PD_CODE_NONE && shape->refine == PD_REFINE_NONE)
         return pd_fail(err, PD_INVALID_ARGUMENT, "a table needs codes or refine rows, this one has neither");
@@ -63,6 +63,8 @@ pd_status pd_layout_of(const pd_shape *shape, pd_layout *layout, pd_error *err)
     layout->page_bytes = (end + 63u) & ~(size_t)63u;
     if (shape->refine == PD_REFINE_F16) layout->refine_bytes = rows * shape->dim * sizeof(uint16_t);
     if (shape->refine == PD_REFINE_F32) layout->refine_bytes = rows * shape->dim * sizeof(float);
+    if (shape->refine == PD_REFINE_I8 || shape->refine == PD_REFINE_U8)
+        layout->refine_bytes = rows * ((shape->dim + 1u) & ~1u);
     for (uint32_t c = 0; c < shape->nbytes; c++) {
         layout->weight_at[c] = layout->weights;
         layout->weights += shape->sizes[c];

@@ -14,7 +14,8 @@
  *     floats  f32 [nfloats][32]       number attributes as given, NaN unknown
  *     keys    u64 [nkeys][32]
  * f16 and f32 tables hold the row itself, not a residual: codes [dim][32]; scale is 1. A look-up table
- * (PD_CODE_NONE) has no codes. Refine rows lie in a page of their own beside it: [32][dim] f16 or f32, row-major.
+ * (PD_CODE_NONE) has no codes. Refine rows lie in a page of their own beside it: [32][dim] f16 or f32, or
+ * [32][dim rounded up to 2] i8 or u8, row-major.
  *
  * i8 codes may have fewer dimensions than the rows (code_dim < dim): residuals and queries are then projected (project.h), and
  * what is lost is made good by refine rows, which such a table must keep.
@@ -45,7 +46,14 @@
 
 typedef enum pd_metric { PD_IP = 0, PD_COSINE = 1, PD_L2 = 2 } pd_metric;
 typedef enum pd_code { PD_CODE_NONE = 0, PD_CODE_I8 = 1, PD_CODE_F16 = 2, PD_CODE_F32 = 3 } pd_code;
-typedef enum pd_refine { PD_REFINE_NONE = 0, PD_REFINE_F16 = 1, PD_REFINE_F32 = 2 } pd_refine;
+/* i8 and u8 keep rows of whole numbers as they are, in a quarter of f32's bytes. */
+typedef enum pd_refine {
+    PD_REFINE_NONE = 0,
+    PD_REFINE_F16 = 1,
+    PD_REFINE_F32 = 2,
+    PD_REFINE_I8 = 3, /* whole numbers from -128 to 127 */
+    PD_REFINE_U8 = 4  /* from 0 to 255 */
+} pd_refine;
 
 typedef struct pd_shape {
     pd_metric metric;
@@ -65,7 +73,7 @@ typedef struct pd_shape {
 typedef struct pd_layout {
     size_t codes, scale, term, ids, bytes, floats, keys; /* offsets in a page, in bytes */
     size_t page_bytes;                                   /* a multiple of 64 */
-    size_t refine_bytes;                                 /* of a refine page; 0 without refine */
+    size_t refine_bytes;                                 /* of a refine page, 32 rows; 0 without refine */
     uint32_t code_dim;                                   /* dimensions of a code */
     uint32_t dim4;                                       /* code_dim rounded up to a multiple of 4 */
     uint32_t weights;                 /* floats in a query's weight table: the sum of sizes */
@@ -83,6 +91,11 @@ static inline uint32_t pd_pages_for(uint64_t rows)
 }
 
 /* Columns of a page. */
+/* Bytes from one refine row to the next. */
+static inline size_t pd_refine_row(const pd_layout *l)
+{
+    return l->refine_bytes / PD_PAGE_ROWS;
+}
 static inline float *pd_page_scale(const pd_layout *l, void *page)
 {
     return (float *)((unsigned char *)page + l->scale);
@@ -115,7 +128,8 @@ typedef struct pd_projection pd_projection; /* project.h */
 
 /* Encodes rows into a page: row i goes to place place + i.
  *   projection: where code_dim < dim, else NULL. centroid: [dim] (i8; ignored otherwise; NULL: zeros)
- *   rows: [count][dim] f32, place + count <= PD_PAGE_ROWS. refine: the refine page, NULL where the shape has none.
+ *   rows: [count][dim] f32, place + count <= PD_PAGE_ROWS. refine: the refine page, NULL where the shape has none
+ *   (i8 and u8: values are rounded and brought into range; whether that loses anything is the caller's to know).
  * Fills codes, scale, term and refine; ids and columns are the caller's. A residual of all zeros has scale 0. Symmetric
  * int8 with a per-row scale max|r| / 127; codes lie in [-127, 127]. The l2 term is computed from the decoded residual
  * (in double, rounded once), so that the score is the exact distance to what the code stands for. Of a projected residual the

@@ -140,7 +140,6 @@ static void score_page(const cpu_exact *exact, uint32_t p, uint32_t first, uint3
     const unsigned char *page = (const unsigned char *)block->pages + (size_t)p * exact->layout.page_bytes;
     uint32_t live = ops->at_least((const float *)(page + exact->layout.term), -FLT_MAX);
     if (live == 0) return;
-    size_t at = (size_t)p * PD_PAGE_ROWS * dim;
     int padded = 0;
     const pd_filter *filter = NULL;
     uint32_t allowed = live;
@@ -162,10 +161,9 @@ static void score_page(const cpu_exact *exact, uint32_t p, uint32_t first, uint3
             if (vector) nvectors = n;
         }
         if (nvectors > 0 && !padded) {
-            if (block->dtype == PD_REFINE_F32)
-                ops->pad_f32((const float *)block->rows + at, PD_PAGE_ROWS, dim, tile);
-            else
-                ops->pad_f16((const uint16_t *)block->rows + at, PD_PAGE_ROWS, dim, tile);
+            size_t apart = dim * (block->dtype == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
+            const unsigned char *rows = (const unsigned char *)block->rows + (size_t)p * PD_PAGE_ROWS * apart;
+            ops->pad(block->dtype, rows, apart, PD_PAGE_ROWS, dim, tile);
             padded = 1;
         }
         score_group(exact, block->first_page + p, page, tile, which, pass, n, nvectors, candidates);

@@ -275,10 +275,33 @@ static void lanes(const float *const *queries, uint32_t n, const float *rows, ui
         lanes_all(queries, n, rows, nrows, dim16, 0, out, stride);
 }
 
-/* Rows that lie anywhere, four at a time. kind 0: f32 [dim], 1: f16 [dim]. Where dim is no multiple of 16 the last
- * lanes are read from a padded copy. */
-INLINE void rows_any(const float *query, const void *const *rows, const int half, uint32_t n, uint32_t dim,
-                     int l2, float *out)
+/* VF values of a row from d on, and some values one by one. */
+INLINE vfloat load_any(const void *row, const pd_refine kind, uint32_t d)
+{
+    switch (kind) {
+    case PD_REFINE_F16:
+        return v_load_half((const uint16_t *)row + d);
+    case PD_REFINE_I8:
+        return v_load_i8((const int8_t *)row + d);
+    case PD_REFINE_U8:
+        return v_load_u8((const uint8_t *)row + d);
+    default:
+        return v_load((const float *)row + d);
+    }
+}
+INLINE void copy_any(const void *row, const pd_refine kind, uint32_t d, uint32_t n, float *out)
+{
+    if (kind == PD_REFINE_F16) v_halves((const uint16_t *)row + d, out, n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (kind == PD_REFINE_F32) out[i] = ((const float *)row)[d + i];
+        if (kind == PD_REFINE_I8) out[i] = (float)((const int8_t *)row)[d + i];
+        if (kind == PD_REFINE_U8) out[i] = (float)((const uint8_t *)row)[d + i];
+    }
+}
+
+/* Rows that lie anywhere, four at a time. Where dim is no multiple of 16 the last lanes are read from a padded copy. */
+INLINE void rows_any(const float *query, const void *const *rows, const pd_refine kind, uint32_t n,
+                     uint32_t dim, int l2, float *out)
 {
     uint32_t whole = dim & ~15u;
     for (uint32_t first = 0; first < n; first += 4) {
@@ -287,12 +310,8 @@ INLINE void rows_any(const float *query, const void *const *rows, const int half
         float tail[4][16] = {{0}}, lane[4][16];
         for (uint32_t r = 0; r < 4; r++)
             row[r] = rows[first + (r < count ? r : 0)];
-        for (uint32_t r = 0; r < 4 && whole < dim; r++) {
-            if (half)
-                v_halves((const uint16_t *)row[r] + whole, tail[r], dim - whole);
-            else
-                memcpy(tail[r], (const float *)row[r] + whole, (dim - whole) * sizeof(float));
-        }
+        for (uint32_t r = 0; r < 4 && whole < dim; r++)
+            copy_any(row[r], kind, whole, dim - whole, tail[r]);
         for (uint32_t part = 0; part < 16; part += VF) {
             vfloat sum[4];
 #pragma GCC unroll 4
@@ -302,8 +321,7 @@ INLINE void rows_any(const float *query, const void *const *rows, const int half
                 vfloat values = v_load(query + d);
 #pragma GCC unroll 4
                 for (uint32_t r = 0; r < 4; r++) {
-                    vfloat code =
-                        half ? v_load_half((const uint16_t *)row[r] + d) : v_load((const float *)row[r] + d);
+                    vfloat code = load_any(row[r], kind, d);
                     vfloat gap = values - code;
                     sum[r] += l2 ? gap * gap : values * code;
                 }
@@ -330,43 +348,42 @@ static void lanes_any(const float *query, const float *const *rows, uint32_t n, 
                       float *out)
 {
     if (l2)
-        rows_any(query, (const void *const *)rows, 0, n, dim16, 1, out);
+        rows_any(query, (const void *const *)rows, PD_REFINE_F32, n, dim16, 1, out);
     else
-        rows_any(query, (const void *const *)rows, 0, n, dim16, 0, out);
+        rows_any(query, (const void *const *)rows, PD_REFINE_F32, n, dim16, 0, out);
 }
 
-static void rows_f32(const float *query, const float *const *rows, uint32_t n, uint32_t dim, int l2,
-                     float *out)
-{
-    if (l2)
-        rows_any(query, (const void *const *)rows, 0, n, dim, 1, out);
-    else
-        rows_any(query, (const void *const *)rows, 0, n, dim, 0, out);
-}
+/* One loop for each kind: what differs is known to the compiler. */
+#define ROWS_OF(kind)                                                                                        \
+    case kind:                                                                                               \
+        if (l2)                                                                                              \
+            rows_any(query, rows, kind, n, dim, 1, out);                                                     \
+        else                                                                                                 \
+            rows_any(query, rows, kind, n, dim, 0, out);                                                     \
+        return
 
-static void rows_f16(const float *query, const uint16_t *const *rows, uint32_t n, uint32_t dim, int l2,
-                     float *out)
+static void refine_rows(pd_refine kind, const float *query, const void *const *rows, uint32_t n, uint32_t dim,
+                        int l2, float *out)
 {
-    if (l2)
-        rows_any(query, (const void *const *)rows, 1, n, dim, 1, out);
-    else
-        rows_any(query, (const void *const *)rows, 1, n, dim, 0, out);
-}
-
-static void pad_f32(const float *rows, uint32_t count, uint32_t dim, float *out)
-{
-    uint32_t dim16 = (dim + 15u) & ~15u;
-    for (uint32_t r = 0; r < count; r++, out += dim16) {
-        memcpy(out, rows + (size_t)r * dim, dim * sizeof *out);
-        memset(out + dim, 0, (dim16 - dim) * sizeof *out);
+    switch (kind) {
+        ROWS_OF(PD_REFINE_F32);
+        ROWS_OF(PD_REFINE_F16);
+        ROWS_OF(PD_REFINE_I8);
+        ROWS_OF(PD_REFINE_U8);
+    default:
+        return;
     }
 }
 
-static void pad_f16(const uint16_t *rows, uint32_t count, uint32_t dim, float *out)
+static void pad(pd_refine kind, const void *rows, size_t apart, uint32_t count, uint32_t dim, float *out)
 {
     uint32_t dim16 = (dim + 15u) & ~15u;
     for (uint32_t r = 0; r < count; r++, out += dim16) {
-        v_halves(rows + (size_t)r * dim, out, dim);
+        const unsigned char *row = (const unsigned char *)rows + r * apart;
+        if (kind == PD_REFINE_F32)
+            memcpy(out, row, dim * sizeof *out);
+        else
+            copy_any(row, kind, 0, dim, out);
         memset(out + dim, 0, (dim16 - dim) * sizeof *out);
     }
 }
@@ -379,10 +396,8 @@ const pd_cpu_ops PD_OPS = {
     .sims_f16 = sims_f16,
     .lanes = lanes,
     .lanes_any = lanes_any,
-    .rows_f32 = rows_f32,
-    .rows_f16 = rows_f16,
-    .pad_f32 = pad_f32,
-    .pad_f16 = pad_f16,
+    .refine_rows = refine_rows,
+    .pad = pad,
     .at_least = at_least,
     .weigh = weigh,
     .steps = steps,

@@ -166,14 +166,11 @@ typedef struct pd_cpu_ops {
     /* The same of one query of 16 lanes with n rows anywhere, of 16 lanes too. */
     void (*lanes_any)(const float *query, const float *const *rows, uint32_t n, uint32_t dim16, int l2,
                       float *out);
-    /* The same of one query of 16 lanes with n rows anywhere, of dim values. */
-    void (*rows_f32)(const float *query, const float *const *rows, uint32_t n, uint32_t dim, int l2,
-                     float *out);
-    void (*rows_f16)(const float *query, const uint16_t *const *rows, uint32_t n, uint32_t dim, int l2,
-                     float *out);
-    /* count rows [dim] into rows of 16 lanes. */
-    void (*pad_f32)(const float *rows, uint32_t count, uint32_t dim, float *out);
-    void (*pad_f16)(const uint16_t *rows, uint32_t count, uint32_t dim, float *out);
+    /* The same of one query of 16 lanes with n refine rows anywhere, of dim values of a kind. */
+    void (*refine_rows)(pd_refine kind, const float *query, const void *const *rows, uint32_t n, uint32_t dim,
+                        int l2, float *out);
+    /* count rows of dim values of a kind, apart bytes from one to the next, into rows of 16 lanes. */
+    void (*pad)(pd_refine kind, const void *rows, size_t apart, uint32_t count, uint32_t dim, float *out);
     /* Bit r: values[r] >= bar, of 32. */
     uint32_t (*at_least)(const float *values, float bar);
     /* Scores a page: similarities in, scores out. Returns the rows that reach the bar; the scores of others are not

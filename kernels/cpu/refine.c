@@ -42,9 +42,8 @@ static pd_shortlist *join(pd_batch *batch, uint32_t q, pd_worker *worker)
 
 static const unsigned char *refine_row(const pd_host_index *index, uint32_t slot)
 {
-    const pd_shape *shape = &index->base.shape;
-    size_t bytes = shape->dim * (shape->refine == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
-    return pd_host_refine(index, slot / PD_PAGE_ROWS) + (slot % PD_PAGE_ROWS) * bytes;
+    return pd_host_refine(index, slot / PD_PAGE_ROWS) +
+           slot % PD_PAGE_ROWS * pd_refine_row(&index->base.layout);
 }
 
 static void push(const pd_host_index *index, uint32_t slot, float score, pd_topk *best)
@@ -63,10 +62,7 @@ static void refine_rows(const pd_batch *batch, const pd_prep *prep, const uint32
     float sims[ROWS_AHEAD];
     for (uint32_t i = 0; i < n; i++)
         rows[i] = refine_row(index, slots[i]);
-    if (shape->refine == PD_REFINE_F32)
-        batch->device->ops->rows_f32(prep->vector, (const float *const *)rows, n, shape->dim, l2, sims);
-    else
-        batch->device->ops->rows_f16(prep->vector, (const uint16_t *const *)rows, n, shape->dim, l2, sims);
+    batch->device->ops->refine_rows(shape->refine, prep->vector, rows, n, shape->dim, l2, sims);
     for (uint32_t i = 0; i < n; i++) {
         float score = prep->weigh.a * (l2 ? -sims[i] : sims[i]) + 0.0f;
         push(index, slots[i],
@@ -106,8 +102,7 @@ static void cut_down(pd_batch *batch, uint32_t q, pd_worker *worker)
 {
     const pd_shortlist *list = join(batch, q, worker);
     const pd_host_index *index = batch->index;
-    const pd_shape *shape = &index->base.shape;
-    size_t bytes = shape->dim * (shape->refine == PD_REFINE_F32 ? sizeof(float) : sizeof(uint16_t));
+    size_t bytes = pd_refine_row(&index->base.layout);
     for (uint32_t i = 0; i < list->count; i++) {
         uint32_t slot = list->slots[i];
         __builtin_prefetch(

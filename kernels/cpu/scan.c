@@ -132,10 +132,8 @@ static const float *tile_of(const pd_batch *batch, uint32_t page, pd_worker *wor
 {
     const pd_shape *shape = &batch->index->base.shape;
     const void *rows = pd_host_refine(batch->index, page);
-    if (shape->refine == PD_REFINE_F32)
-        batch->device->ops->pad_f32(rows, PD_PAGE_ROWS, shape->dim, worker->tile);
-    else
-        batch->device->ops->pad_f16(rows, PD_PAGE_ROWS, shape->dim, worker->tile);
+    batch->device->ops->pad(shape->refine, rows, pd_refine_row(&batch->index->base.layout), PD_PAGE_ROWS,
+                            shape->dim, worker->tile);
     return worker->tile;
 }
 

@@ -51,17 +51,18 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
 {
     const pd_shape *shape = &batch->index->base.shape;
     size_t nlist = pd_host_nlist(batch->index), most = nlist > batch->room ? nlist : batch->room;
-    const size_t sizes[] = {hits * sizeof(pd_hit),
-                            (size_t)PD_PAGE_ROWS * pd_dim16(shape->dim) * sizeof(float),
-                            PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.layout.code_dim)),
-                            nlist * sizeof(float),
-                            nlist * sizeof(float),
-                            nlist * sizeof(float),
-                            2 * (most + 32) * sizeof(float),
-                            nlist * sizeof(uint32_t),
-                            nlist,
-                            nlist * sizeof(float),
-                            batch->index->base.layout.weights * sizeof(float)};
+    const size_t sizes[] = {
+        hits * sizeof(pd_hit),
+        (size_t)PD_PAGE_ROWS * pd_dim16(shape->dim) * sizeof(float),
+        PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.layout.code_dim)),
+        nlist * sizeof(float),
+        nlist * sizeof(float),
+        nlist * sizeof(float),
+        2 * (most + 32) * sizeof(float),
+        nlist * sizeof(uint32_t),
+        nlist,
+        nlist * sizeof(float),
+        batch->index->base.layout.weights * sizeof(float)};
     size_t each = 0, threads = pd_pool_threads(batch->device->pool);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         each += up64(sizes[i]);
@@ -119,8 +120,8 @@ static pd_status take_pairs(pd_batch *batch, pd_error *err)
                                 "counts", err);
     if (status == PD_OK)
         status = pd_buffer_need(&scratch[PD_SCRATCH_TERMS],
-                                (size_t)pd_coarse_rows(batch->index, threads, batch->n) * pd_pages_for(nlist) *
-                                    PD_PAGE_ROWS * sizeof(float),
+                                (size_t)pd_coarse_rows(batch->index, threads, batch->n) *
+                                    pd_pages_for(nlist) * PD_PAGE_ROWS * sizeof(float),
                                 "list terms", err);
     if (status == PD_OK) status = pd_levels_memory(batch, err);
     if (status != PD_OK) return status;

@@ -168,14 +168,27 @@ static __device__ __forceinline__ float pd_half_similarity(const float *query, c
     return l2 ? -sum : sum;
 }
 
+static __device__ __forceinline__ float pd_refined_value(const unsigned char *row, pd_refine dtype, uint32_t d)
+{
+    switch (dtype) {
+    case PD_REFINE_F32:
+        return ((const float *)row)[d];
+    case PD_REFINE_I8:
+        return (float)((const int8_t *)row)[d];
+    case PD_REFINE_U8:
+        return (float)row[d];
+    default:
+        return pd_f16_to_f32(((const pd_f16 *)row)[d]);
+    }
+}
+
 /* The same with a row of dim values of any kind. */
 static __device__ __forceinline__ float pd_half_refined(const float *query, const unsigned char *row,
                                                         pd_refine dtype, uint32_t dim, int l2)
 {
     float lane = 0.0f;
     for (uint32_t d = pd_lane() & 15u; d < dim; d += 16) {
-        float value =
-            dtype == PD_REFINE_F32 ? ((const float *)row)[d] : pd_f16_to_f32(((const pd_f16 *)row)[d]);
+        float value = pd_refined_value(row, dtype, d);
         float gap = query[d] - value;
         lane = lane + (l2 ? gap * gap : query[d] * value);
     }

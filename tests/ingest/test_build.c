@@ -579,6 +579,50 @@ static void test_tables_may_be_empty_small_or_without_lists(void **state)
     }
 }
 
+static void test_rows_of_whole_numbers_are_kept_as_they_come(void **state)
+{
+    world *w = *state;
+    uint8_t small[40 * 6];
+    for (uint32_t i = 0; i < 40 * 6; i++)
+        small[i] = (uint8_t)(i * 41);
+    static const struct {
+        const char *schema;
+        pd_dtype dtype;
+        pd_refine refine;
+    } cases[] = {{"table = { metric = \"l2\"; };", PD_DTYPE_U8, PD_REFINE_U8},
+                 {"table = { metric = \"ip\"; };", PD_DTYPE_I8, PD_REFINE_I8},
+                 {"table = { metric = \"cosine\"; };", PD_DTYPE_U8, PD_REFINE_F16},
+                 {"table = { metric = \"l2\"; refine = \"f16\"; };", PD_DTYPE_U8, PD_REFINE_F16},
+                 {"table = { metric = \"l2\"; code = \"f32\"; };", PD_DTYPE_U8, PD_REFINE_NONE}};
+    pd_error err = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pd_schema *schema = schema_make(cases[i].schema);
+        pd_build_input in = input_make(schema, (const float *)(const void *)small, 40, 6);
+        in.dtype = cases[i].dtype;
+        pd_version *version = NULL;
+        ok(pd_build(&in, path_in(w->folder, "v"), w->device, NULL, NULL, &err), &err);
+        ok(pd_version_open(path_in(w->folder, "v"), &version, &err), &err);
+        assert_int_equal(pd_version_info_of(version)->shape.refine, cases[i].refine);
+        assert_int_equal(pd_version_info_of(version)->schema->refine_said,
+                         strstr(cases[i].schema, "refine") != NULL);
+        pd_version_close(version);
+        ok(pd_folder_remove(path_in(w->folder, "v"), &err), &err);
+        pd_schema_free(schema);
+    }
+    pd_schema *schema = schema_make("table = { metric = \"l2\"; refine = \"u8\"; };");
+    float rows[40 * 6];
+    for (uint32_t i = 0; i < 40 * 6; i++)
+        rows[i] = (float)small[i];
+    pd_build_input in = input_make(schema, rows, 40, 6);
+    ok(pd_build(&in, path_in(w->folder, "v"), w->device, NULL, NULL, &err), &err);
+    ok(pd_folder_remove(path_in(w->folder, "v"), &err), &err);
+    rows[3 * 6 + 2] = 7.5f;
+    refused(w, &in, PD_INVALID_ARGUMENT, "row 3, column 2 is 7.5", "u8");
+    rows[3 * 6 + 2] = -1;
+    refused(w, &in, PD_INVALID_ARGUMENT, "row 3, column 2 is -1", "from 0 to 255");
+    pd_schema_free(schema);
+}
+
 static void test_the_number_of_lists_follows_the_rows(void **state)
 {
     (void)state;
@@ -611,6 +655,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_segments_are_means_by_value, up, down),
         cmocka_unit_test_setup_teardown(test_rows_of_a_list_are_ordered_by_the_leading_attribute, up, down),
         cmocka_unit_test_setup_teardown(test_tables_may_be_empty_small_or_without_lists, up, down),
+        cmocka_unit_test_setup_teardown(test_rows_of_whole_numbers_are_kept_as_they_come, up, down),
         cmocka_unit_test(test_the_number_of_lists_follows_the_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,6 +49,7 @@ static void test_an_empty_table_has_the_defaults(void **state)
     assert_int_equal(schema->index, 1);
     assert_int_equal(schema->code, PD_CODE_I8);
     assert_int_equal(schema->refine, PD_REFINE_F16);
+    assert_int_equal(schema->refine_said, 0);
     assert_int_equal(schema->source, PD_REFINE_F32);
     assert_int_equal(schema->nlist, 0);
     assert_int_equal(schema->code_dim, 0);
@@ -172,6 +173,7 @@ static void assert_same(const pd_schema *a, const pd_schema *b)
     assert_int_equal(a->code, b->code);
     assert_int_equal(a->code_dim, b->code_dim);
     assert_int_equal(a->refine, b->refine);
+    assert_int_equal(a->refine_said, b->refine_said);
     assert_int_equal(a->source, b->source);
     assert_int_equal(a->nlist, b->nlist);
     assert_int_equal(a->keep, b->keep);
@@ -293,7 +295,9 @@ static void test_what_is_wrong_names_file_line_and_key(void **state)
         {"table = { index = \"none\"; nlist = 4; };",
          "a.conf:1: key \"table.nlist\": a table without an index has no lists"},
         {"table = { index = \"none\"; refine = \"none\"; };",
-         "a.conf:1: key \"table.refine\": a table without an index needs its rows: f16 or f32"},
+         "a.conf:1: key \"table.refine\": a table without an index needs its rows: f16, f32, i8 or u8"},
+        {"table = { refine = \"u8\"; };",
+         "a.conf:1: key \"table.refine\": under cosine rows are normalised, and no whole numbers"},
         {"table = { queries = \"a b\"; };",
          "a.conf:1: key \"table.queries\": \"a b\" cannot name a table: letters, "
          "digits, _ and -, a letter or _ first"},

@@ -230,6 +230,26 @@ static void test_whole_codes_and_refine_rows_come_back(void **state)
     }
 }
 
+static void test_whole_numbers_come_back_from_a_byte_each(void **state)
+{
+    (void)state;
+    for (uint32_t dim = 1; dim <= 70; dim += 23) {
+        for (int refine = PD_REFINE_I8; refine <= PD_REFINE_U8; refine++) {
+            filled f = fill(PD_CODE_I8, (pd_refine)refine, dim);
+            float low = refine == PD_REFINE_I8 ? -128.0f : 0.0f;
+            assert_int_equal(f.l.refine_bytes, 32 * ((dim + 1) / 2 * 2));
+            for (uint32_t i = 0; i < PD_PAGE_ROWS * dim; i++)
+                f.rows[i] = low + (float)(i * 37 % 256);
+            pd_page_encode(&f.shape, &f.l, NULL, f.centroid, f.rows, 0, PD_PAGE_ROWS, f.page, f.refine);
+            for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
+                pd_page_decode(&f.shape, &f.l, f.centroid, r, f.page, f.refine, f.out);
+                assert_memory_equal(f.out, f.rows + r * dim, dim * sizeof(float));
+            }
+            unfill(&f);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +260,7 @@ int main(void)
         cmocka_unit_test(test_i8_codes_stay_in_range_and_near),
         cmocka_unit_test(test_the_l2_term_makes_the_score_the_distance_to_the_decoded_row),
         cmocka_unit_test(test_whole_codes_and_refine_rows_come_back),
+        cmocka_unit_test(test_whole_numbers_come_back_from_a_byte_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -238,6 +238,20 @@ static void test_i8_tables_answer_alike_everywhere(void **state)
     check_code(state, PD_CODE_I8);
 }
 
+static void test_rows_of_whole_numbers_answer_alike_everywhere(void **state)
+{
+    static const uint32_t widths[] = {3, 17, 64, 101};
+    for (int metric = PD_IP; metric <= PD_L2; metric += 2) {
+        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+            world *w = world_make_of(WORLD_WHOLE, (pd_metric)metric, i == 1 ? PD_CODE_NONE : PD_CODE_I8,
+                                     i % 2 ? PD_REFINE_U8 : PD_REFINE_I8, widths[i], WORLD_LISTS);
+            assert_non_null(w);
+            check_world(*state, w);
+            world_free(w);
+        }
+    }
+}
+
 static void test_projected_tables_answer_alike_everywhere(void **state)
 {
     static const uint32_t projected[][2] = {
@@ -509,6 +523,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_reference_gives_what_the_raw_rows_say),
         cmocka_unit_test(test_i8_tables_answer_alike_everywhere),
+        cmocka_unit_test(test_rows_of_whole_numbers_answer_alike_everywhere),
         cmocka_unit_test(test_projected_tables_answer_alike_everywhere),
         cmocka_unit_test(test_f16_tables_answer_alike_everywhere),
         cmocka_unit_test(test_f32_tables_answer_alike_everywhere),

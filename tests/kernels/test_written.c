@@ -367,16 +367,17 @@ static void check_world(world_kind kind, pd_metric metric, pd_code code, pd_refi
 static const struct kept {
     pd_code code;
     pd_refine refine;
-} kepts[] = {{PD_CODE_I8, PD_REFINE_NONE},  {PD_CODE_I8, PD_REFINE_F16},  {PD_CODE_I8, PD_REFINE_F32},
-             {PD_CODE_F16, PD_REFINE_NONE}, {PD_CODE_F16, PD_REFINE_F32}, {PD_CODE_F32, PD_REFINE_NONE},
-             {PD_CODE_NONE, PD_REFINE_F16}, {PD_CODE_NONE, PD_REFINE_F32}};
+} kepts[] = {{PD_CODE_I8, PD_REFINE_NONE},  {PD_CODE_I8, PD_REFINE_F16},   {PD_CODE_I8, PD_REFINE_F32},
+             {PD_CODE_F16, PD_REFINE_NONE}, {PD_CODE_F16, PD_REFINE_F32},  {PD_CODE_F32, PD_REFINE_NONE},
+             {PD_CODE_NONE, PD_REFINE_F16}, {PD_CODE_NONE, PD_REFINE_F32}, {PD_CODE_I8, PD_REFINE_U8},
+             {PD_CODE_I8, PD_REFINE_I8},    {PD_CODE_NONE, PD_REFINE_U8},  {PD_CODE_NONE, PD_REFINE_I8}};
 #define NKEPTS (sizeof kepts / sizeof *kepts)
 
 static void test_hard_tables_are_answered_to_the_bit(void **state)
 {
     (void)state;
-    static const char *const names[WORLD_KINDS] = {"plain",    "equal rows", "huge norms", "subnormals",
-                                                   "one list", "two values", "tied values"};
+    static const char *const names[WORLD_KINDS] = {"plain",    "equal rows", "huge norms",    "subnormals",
+                                                   "one list", "two values", "whole numbers", "tied values"};
     static const uint32_t dims[] = {3, 64, 70, 16, 33};
     uint32_t turn = 0;
     for (int kind = WORLD_PLAIN; kind < WORLD_KINDS; kind++)

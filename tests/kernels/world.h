@@ -28,7 +28,8 @@ typedef enum world_kind {
     WORLD_SUBNORMAL, /* every value is a subnormal number */
     WORLD_ONE_LIST,  /* all rows are in list 5, and the others are empty */
     WORLD_TWO_VALUES,
-    WORLD_TIED, /* attributes follow the lists, but for a quarter of the rows */
+    WORLD_WHOLE, /* small whole numbers */
+    WORLD_TIED,  /* attributes follow the lists, but for a quarter of the rows */
     WORLD_KINDS
 } world_kind;
 
@@ -99,6 +100,8 @@ static inline float world_value(world_kind kind, float centroid)
         return 1e17f * (centroid + 0.5f * world_normal());
     case WORLD_SUBNORMAL:
         return (float)(world_below(2001)) * 0x1p-149f - 1000.0f * 0x1p-149f;
+    case WORLD_WHOLE:
+        return (float)world_below(120) + rintf(2.0f * centroid);
     case WORLD_TWO_VALUES:
         return world_below(2) ? 1.0f : -1.0f;
     default:
