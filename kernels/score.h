@@ -49,7 +49,7 @@
 #define PD_LANES 16
 
 #define PD_LEAST_GROUPS 8u
-#define PD_GROUP_REACH  12u
+#define PD_GROUP_REACH  16u
 
 /* Sixteen partial sums, lane j over dimensions j, j + 16, ...; a product is rounded before it is added; the lanes are
  * then added in halves (j with j + 8, then + 4, + 2, + 1). Lanes past the end add nothing. */
