@@ -34,11 +34,14 @@ static uint32_t cut(const search_job *job, uint32_t first)
 {
     const pd_cuda_view *view = &job->index->view;
     uint64_t pairs = 0, candidates = 0, bytes = 0;
-    uint32_t n = 0;
+    uint32_t n = 0, most = 0;
     for (; first + n < job->count && n < MOST_QUERIES; n++) {
         const pd_query *query = &job->queries[first + n];
         pairs += pd_cuda_probes(view, query);
-        candidates += pd_cuda_keep(query, job->refines);
+        /* Every query's candidates get the room of the one that keeps most (scan.cu). */
+        uint32_t keep = pd_cuda_keep(query, job->refines);
+        most = keep > most ? keep : most;
+        candidates = (uint64_t)(n + 1) * most;
         bytes += (uint64_t)view->dim16 * sizeof(float) +
                  (uint64_t)query->nkey_weights * sizeof(pd_key_weight) +
                  (uint64_t)query->nexclude * sizeof(uint64_t) + (uint64_t)query->nslots * sizeof(uint32_t);
