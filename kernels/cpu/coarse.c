@@ -80,10 +80,13 @@ uint32_t pd_promises_of(const pd_batch *batch, const pd_prep *prep, pd_worker *w
         const pd_cpu_column *column = &prep->weigh.columns[i];
         if (!index->tied[column->column]) continue;
         uint32_t at = index->base.layout.weight_at[column->column];
-        out->columns[out->n].at = at;
-        out->columns[out->n].size = column->size;
-        out->columns[out->n++].nothing = batch->device->ops->powers(column->table, column->size, column->most,
-                                                                    index->beta, worker->power + at);
+        /* Values that no row has are in no list: an open category has room for 256. */
+        uint32_t used = index->blocks.last[column->column] + 1u;
+        uint32_t size = used < column->size ? used : column->size, next = out->n++;
+        out->columns[next].at = at;
+        out->columns[next].size = size;
+        out->columns[next].nothing =
+            batch->device->ops->powers(column->table, size, column->most, index->beta, worker->power + at);
     }
     return out->n;
 }
@@ -102,7 +105,7 @@ void pd_promises_sum(const pd_batch *batch, const pd_promises *promises, const f
         for (uint32_t i = done; i < promises->n && i < done + FACTORS; i++) {
             uint32_t at = promises->columns[i].at;
             ops->summary(shares + at * apart + first, apart, worker->power + at, promises->columns[i].size,
-                         promises->columns[i].nothing, n, worker->sums, factors);
+                         promises->columns[i].nothing, n, factors);
         }
         ops->logs(factors, n, batch->index->beta);
         for (uint32_t l = 0; l < n; l++)

@@ -98,7 +98,6 @@ typedef struct pd_worker {
     float *tile;          /* [32][dim16] */
     unsigned char *group; /* [PD_GROUP][pd_packed_bytes] */
     float *summary;       /* [nlist] */
-    float *sums;          /* [nlist] */
     float *factors;       /* [nlist] */
     float *pick;          /* [2 * (the most that is chosen from + 32)], for kth */
     uint32_t *lists;      /* [nlist] */

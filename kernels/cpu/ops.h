@@ -201,10 +201,9 @@ typedef struct pd_cpu_ops {
     /* One column of the weight summaries (backend.h). First what each value promises, once a query: out[v] =
      * pd_exp(beta * (weights[v] - most)) over what a value without weight promises, which is returned. */
     float (*powers)(const float *weights, uint32_t values, float most, float beta, float *out);
-    /* Then over n lists: out[l] *= max(nothing + sum_v histogram[v][l] * power[v], 1e-4). histogram: [values][apart],
-     * sums: [n] to work in */
+    /* Then over n lists: out[l] *= max(nothing + sum_v histogram[v][l] * power[v], 1e-4). histogram: [values][apart] */
     void (*summary)(const float *histogram, size_t apart, const float *power, uint32_t values, float nothing,
-                    uint32_t n, float *sums, float *out);
+                    uint32_t n, float *out);
     /* values[l] = pd_log(values[l]) / beta */
     void (*logs)(float *values, uint32_t n, float beta);
 } pd_cpu_ops;

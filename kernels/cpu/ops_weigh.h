@@ -343,19 +343,35 @@ static float powers(const float *weights, uint32_t values, float most, float bet
     return nothing;
 }
 
+/* Some lists at a time, whose sums stay in registers while the values go by. */
+#define SUMMARY_LISTS (4 * VF)
+
 static void summary(const float *histogram, size_t apart, const float *power, uint32_t values, float nothing,
-                    uint32_t nlist, float *sums, float *out)
+                    uint32_t nlist, float *out)
 {
-    for (uint32_t l = 0; l < nlist; l++)
-        sums[l] = nothing;
-    for (uint32_t v = 0; v < values; v++) {
-        if (power[v] == 0.0f) continue;
-        const float *share = histogram + v * apart;
-        for (uint32_t l = 0; l < nlist; l++)
-            sums[l] += share[l] * power[v];
+    uint32_t l = 0;
+    for (; l + SUMMARY_LISTS <= nlist; l += SUMMARY_LISTS) {
+        vfloat sums[4];
+        for (uint32_t j = 0; j < 4; j++)
+            sums[j] = v_splat(nothing);
+        for (uint32_t v = 0; v < values; v++) {
+            if (power[v] == 0.0f) continue;
+            const float *share = histogram + v * apart + l;
+            const vfloat weight = v_splat(power[v]);
+#pragma GCC unroll 4
+            for (uint32_t j = 0; j < 4; j++)
+                sums[j] += v_load(share + j * VF) * weight;
+        }
+#pragma GCC unroll 4
+        for (uint32_t j = 0; j < 4; j++)
+            v_store(out + l + j * VF, v_load(out + l + j * VF) * v_max(sums[j], v_splat(1e-4f)));
     }
-    for (uint32_t l = 0; l < nlist; l++)
-        out[l] *= sums[l] > 1e-4f ? sums[l] : 1e-4f;
+    for (; l < nlist; l++) {
+        float sum = nothing;
+        for (uint32_t v = 0; v < values; v++)
+            if (power[v] != 0.0f) sum += histogram[v * apart + l] * power[v];
+        out[l] *= sum > 1e-4f ? sum : 1e-4f;
+    }
 }
 
 static void logs(float *values, uint32_t n, float beta)

@@ -57,7 +57,6 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
         PD_GROUP * pd_packed_bytes(batch->device->i8, pd_dim64(batch->index->base.layout.code_dim)),
         nlist * sizeof(float),
         nlist * sizeof(float),
-        nlist * sizeof(float),
         2 * (most + 32) * sizeof(float),
         nlist * sizeof(uint32_t),
         nlist,
@@ -82,14 +81,13 @@ static pd_status take_workers(pd_batch *batch, uint32_t hits, pd_error *err)
                                         .tile = (float *)(void *)pieces[1],
                                         .group = pieces[2],
                                         .summary = (float *)(void *)pieces[3],
-                                        .sums = (float *)(void *)pieces[4],
-                                        .factors = (float *)(void *)pieces[5],
-                                        .pick = (float *)(void *)pieces[6],
-                                        .lists = (uint32_t *)(void *)pieces[7],
-                                        .mark = pieces[8],
-                                        .best = (float *)(void *)pieces[9],
-                                        .power = (float *)(void *)pieces[10]};
-        memset(pieces[8], 0, nlist);
+                                        .factors = (float *)(void *)pieces[4],
+                                        .pick = (float *)(void *)pieces[5],
+                                        .lists = (uint32_t *)(void *)pieces[6],
+                                        .mark = pieces[7],
+                                        .best = (float *)(void *)pieces[8],
+                                        .power = (float *)(void *)pieces[9]};
+        memset(pieces[7], 0, nlist);
     }
     return PD_OK;
 }
