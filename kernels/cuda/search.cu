@@ -6,8 +6,11 @@
  */
 #include "cuda.h"
 
-/* Bounds on one batch. 8M pairs are 64 MiB of numbers a copy; 8M candidates as much; tables and vectors stay under 256 MiB. */
-#define MOST_QUERIES    16384u
+/* Bounds on one batch. 8M pairs are 64 MiB of numbers a copy; 8M candidates as much; tables and vectors stay under 256 MiB. (The
+ * tests have smaller batches, so that several are under way.) */
+#ifndef MOST_QUERIES
+#define MOST_QUERIES 16384u
+#endif
 #define MOST_PAIRS      ((uint64_t)8 << 20)
 #define MOST_CANDIDATES ((uint64_t)8 << 20)
 #define MOST_BYTES      ((uint64_t)256 << 20)

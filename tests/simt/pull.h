@@ -25,6 +25,8 @@ void pd_simt_recover(void);
 const char *pd_simt_failure(void);
 /* Allocations, streams and events that have not been given back. */
 uint32_t pd_simt_live(void);
+/* Races that were found so far, which only a build with -DPADOS_SANITIZE=thread looks for. */
+uint32_t pd_simt_races(void);
 /* How many devices answer, and their compute capability. */
 void pd_simt_devices(int count, int major, int minor);
 

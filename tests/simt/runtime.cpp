@@ -44,6 +44,9 @@ uint64_t calls, fail_nth;
 cudaError_t fail_with = cudaSuccess, last = cudaSuccess, sticky = cudaSuccess;
 int fail_sticky;
 char failure[640];
+/* Dynamic shared memory that a kernel may take: what every kernel may, and what was asked for. */
+const size_t SHARED_UNASKED = (size_t)48 << 10;
+std::map<const void *, size_t> allowed_shared;
 int device_count = 1, device_major = 9, device_minor = 0;
 
 } // namespace
@@ -171,8 +174,8 @@ void pd_simt_note(const char *format, ...)
     va_end(args);
 }
 
-cudaError_t pd_simt_enqueue(const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
-                            std::function<void()> body)
+cudaError_t pd_simt_enqueue(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
+                            cudaStream_t stream, std::function<void()> body)
 {
     CALL();
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
@@ -181,6 +184,11 @@ cudaError_t pd_simt_enqueue(const char *name, dim3 grid, dim3 block, size_t shar
         pd_simt_note("%s: %u x %u x %u blocks of %u x %u x %u threads, %zu bytes shared", name, grid.x,
                      grid.y, grid.z, block.x, block.y, block.z, shared);
         return say(cudaErrorInvalidConfiguration);
+    }
+    auto allowed = allowed_shared.find(kernel);
+    if (shared > (allowed == allowed_shared.end() ? SHARED_UNASKED : allowed->second)) {
+        pd_simt_note("%s: %zu bytes of dynamic shared memory, which nobody has asked for", name, shared);
+        return say(cudaErrorInvalidValue);
     }
     enqueue(stream, [=] {
         if (!pd_simt_run(name, grid, block, shared, body)) sticky = cudaErrorLaunchFailure;
@@ -195,10 +203,12 @@ cudaError_t pd_simt_host_op(cudaStream_t stream, std::function<void()> op)
     return cudaSuccess;
 }
 
-cudaError_t pd_simt_allow_shared(const void *, size_t bytes)
+cudaError_t pd_simt_allow_shared(const void *kernel, size_t bytes)
 {
     CALL();
-    return bytes <= (size_t)227 << 10 ? cudaSuccess : say(cudaErrorInvalidValue);
+    if (bytes > (size_t)227 << 10) return say(cudaErrorInvalidValue);
+    allowed_shared[kernel] = bytes > SHARED_UNASKED ? bytes : SHARED_UNASKED;
+    return cudaSuccess;
 }
 
 /* -------------------------------------------------------------------------------------------------- errors --- */

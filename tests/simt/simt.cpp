@@ -20,8 +20,18 @@
 #else
 #define STACK_BYTES ((size_t)128 << 10)
 #endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
 #define GUARD_BYTES  ((size_t)4096)
 #define MOST_THREADS 1024u
+
+#if defined(PD_SIMT_SHARED_SECTION)
+/* Where all of it lies; a program without any has none. */
+extern "C" {
+extern unsigned char __start_pd_shared[] __attribute__((weak)), __stop_pd_shared[] __attribute__((weak));
+}
+#endif
 
 namespace
 {
@@ -41,6 +51,7 @@ struct fiber {
 #endif
     unsigned char *stack; /* [STACK_BYTES] */
     void *fake;           /* of the address sanitizer */
+    void *thread;         /* of the thread sanitizer */
     pd_simt_place place;
     state at;
     const char *file; /* of the barrier */
@@ -56,12 +67,14 @@ struct meeting {
     uint32_t mask, arrived;
     void *lanes[32];
     pd_simt_work work;
+    uint32_t round; /* of its __syncwarps */
+    char order[2];  /* what they order, as the race checker is told */
 };
 
 std::vector<fiber *> &fibers = *new std::vector<fiber *>; /* kept to the end of the process */
 std::vector<meeting> meetings;                            /* [warps][32] */
 std::vector<uint32_t> ready; /* threads that can go on; one of them, whichever chance picks, is next */
-uint32_t nthreads, at_barrier;
+uint32_t nthreads, at_barrier, barrier_round;
 int barrier_result;
 fiber *running, *first_there; /* at the barrier */
 bool failed, dirty;
@@ -76,6 +89,61 @@ const void *scheduler_stack;
 size_t scheduler_bytes;
 #endif
 uint64_t random_state = 88172645463325252ull;
+
+/* --------------------------------------------------------------------------------------------------- races --- */
+
+/* Under the thread sanitizer every fiber is a thread of its own to it, and what orders their accesses is only what orders
+ * those of a device: the beginning and the end of a block, its barriers, __syncwarp, and atomics nothing. Warp operations other than
+ * __syncwarp order nothing, as CUDA says. So a barrier that is missing is reported although no order that chance picked
+ * shows it. Blocks come one after another; races between them are not seen. Volatile accesses are taken as meant. The
+ * files of the harness itself are not instrumented (CMakeLists.txt). */
+char block_order, left_order, barrier_order[2];
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
+void __tsan_read_range(void *at, unsigned long size);
+void __tsan_write_range(void *at, unsigned long size);
+}
+void *scheduler_thread;
+#define BEFORE(order) __tsan_release(order)
+#define AFTER(order)  __tsan_acquire(order)
+void look_away()
+{
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+void look_again()
+{
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+void does_write(void *at, size_t bytes)
+{
+    __tsan_write_range(at, bytes);
+}
+void does_read(const void *at, size_t bytes)
+{
+    if (bytes > 0) __tsan_read_range((void *)at, bytes);
+}
+#else
+#define BEFORE(order) (void)(order)
+#define AFTER(order)  (void)(order)
+void look_away()
+{
+}
+void look_again()
+{
+}
+void does_write(void *, size_t)
+{
+}
+void does_read(const void *, size_t)
+{
+}
+#endif
 
 /* ---------------------------------------------------------------------------------------------- switching --- */
 
@@ -94,6 +162,9 @@ void to_scheduler(fiber *f)
 {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(f->at == DONE ? nullptr : &f->fake, scheduler_stack, scheduler_bytes);
+#elif defined(__SANITIZE_THREAD__)
+    BEFORE(&left_order);
+    __tsan_switch_to_fiber(scheduler_thread, __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(__x86_64__)
     pd_simt_switch(&f->sp, scheduler_sp);
@@ -110,6 +181,7 @@ void enter()
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_bytes);
 #endif
+    AFTER(&block_order);
     (*kernel)();
     running->at = DONE;
     to_scheduler(running);
@@ -122,6 +194,10 @@ void resume(fiber *f)
     pd_simt_here = &f->place;
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&scheduler_fake, f->stack, STACK_BYTES);
+#elif defined(__SANITIZE_THREAD__)
+    if (!f->thread) f->thread = __tsan_create_fiber(0);
+    scheduler_thread = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(f->thread, __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(__x86_64__)
     pd_simt_switch(&scheduler_sp, f->sp);
@@ -200,6 +276,7 @@ void release_barrier()
     pd_simt_vote kind = fibers[0]->kind;
     barrier_result = kind == PD_SIMT_OR ? any : kind == PD_SIMT_AND ? all : count;
     at_barrier = 0;
+    barrier_round ^= 1;
     for (uint32_t t = 0; t < nthreads; t++) {
         fibers[t]->at = READY;
         ready.push_back(t);
@@ -228,6 +305,16 @@ void stuck()
     failed = true;
 }
 
+/* Shared memory begins as rubbish, as a device's does, and not with what the block before left there. (The address sanitizer
+ * has it among other variables, with its own bytes between them.) */
+void spoil_shared()
+{
+#if defined(PD_SIMT_SHARED_SECTION)
+    for (unsigned char *at = __start_pd_shared; at < __stop_pd_shared; at++)
+        *at = 0xa5;
+#endif
+}
+
 void run_block(dim3 grid, dim3 block, uint3 at, unsigned char *shared, size_t shared_bytes)
 {
     nthreads = block.x * block.y * block.z;
@@ -236,6 +323,7 @@ void run_block(dim3 grid, dim3 block, uint3 at, unsigned char *shared, size_t sh
     meetings.assign((nthreads + 31) / 32 * 32, meeting());
     at_barrier = 0;
     memset(shared, 0xa5, shared_bytes);
+    spoil_shared();
     ready.clear();
     for (uint32_t t = 0; t < nthreads; t++) {
         ready.push_back(t);
@@ -249,6 +337,7 @@ void run_block(dim3 grid, dim3 block, uint3 at, unsigned char *shared, size_t sh
         f->place.lane = t % 32;
     }
     uint32_t done = 0;
+    BEFORE(&block_order);
     while (!failed && done < nthreads) {
         if (ready.empty()) {
             stuck();
@@ -301,8 +390,10 @@ bool pd_simt_run(const char *name, dim3 grid, dim3 block, size_t shared, const s
             for (uint32_t x = 0; x < grid.x; x++)
                 blocks.push_back({x, y, z});
     shuffle(blocks);
-    for (size_t i = 0; i < blocks.size() && !failed; i++)
+    for (size_t i = 0; i < blocks.size() && !failed; i++) {
         run_block(grid, block, blocks[i], used, shared);
+        AFTER(&left_order); /* the next block's threads know of it through block_order */
+    }
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(memory, (shared + 127) / 128 * 128 + 128);
 #endif
@@ -347,11 +438,15 @@ int pd_simt_barrier(pd_simt_vote vote, int value, const char *file, int line)
     f->vote = value;
     f->kind = vote;
     at_barrier++;
+    /* Two by turns, so that what early threads do for the next one is not ordered by this one. */
+    char *order = &barrier_order[barrier_round];
+    BEFORE(order);
     to_scheduler(f);
+    AFTER(order);
     return barrier_result;
 }
 
-void pd_simt_meet(uint32_t mask, void *mine, pd_simt_work work, const char *what)
+void pd_simt_meet(uint32_t mask, void *mine, pd_simt_work work, const char *what, bool orders)
 {
     fiber *f = running;
     uint32_t lane = f->place.lane;
@@ -362,21 +457,29 @@ void pd_simt_meet(uint32_t mask, void *mine, pd_simt_work work, const char *what
     if (m.arrived == 0) {
         m.mask = mask;
         m.work = work;
-        memset(m.lanes, 0, sizeof m.lanes);
+        for (void *&of : m.lanes)
+            of = nullptr;
     } else if (m.mask != mask || m.work != work) {
         pd_simt_fail("comes to %s with the mask %08x while others of its warp wait elsewhere, with %08x",
                      what, mask, m.mask);
     }
     m.lanes[lane] = mine;
     m.arrived |= 1u << lane;
+    char *order = &m.order[m.round & 1];
+    if (orders) BEFORE(order);
     if (m.arrived != mask) {
         f->at = AT_MEETING;
         f->what = what;
         to_scheduler(f);
+        if (orders) AFTER(order);
         return;
     }
     m.arrived = 0;
+    m.round += orders;
+    look_away();
     work(m.lanes, mask);
+    look_again();
+    if (orders) AFTER(order);
     for (uint32_t l = 0; l < 32; l++) {
         if (!(mask >> l & 1) || l == lane) continue;
         fibers[flat / 32 * 32 + l]->at = READY;
@@ -398,6 +501,8 @@ void pd_simt_async_copy16(void *shared, const void *global, uint32_t take)
         pd_simt_fail("an asynchronous copy is not aligned to 16 bytes, or of %u bytes", take);
     /* From now on nobody may look. */
     memset(shared, 0xee, 16);
+    does_write(shared, 16);
+    does_read(global, take);
     running->copies.push_back({shared, global, take, running->group});
 }
 
@@ -417,6 +522,39 @@ void pd_simt_async_wait(uint32_t pending)
         }
         memset(c.to, 0, 16);
         memcpy(c.to, c.from, c.take);
+        does_write(c.to, 16);
     }
     copies.resize(left);
 }
+
+static uint32_t races;
+uint32_t pd_simt_races(void)
+{
+    return races;
+}
+
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_on_report(void *);
+extern "C" void __tsan_on_report(void *)
+{
+    races++;
+}
+
+/* What the compiler calls for volatile accesses: those who write volatile know that others are there. */
+extern "C" {
+#define PD_VOLATILE(size)                                                                                    \
+    void __tsan_volatile_read##size(void *);                                                                 \
+    void __tsan_volatile_read##size(void *)                                                                  \
+    {                                                                                                        \
+    }                                                                                                        \
+    void __tsan_volatile_write##size(void *);                                                                \
+    void __tsan_volatile_write##size(void *)                                                                 \
+    {                                                                                                        \
+    }
+PD_VOLATILE(1)
+PD_VOLATILE(2)
+PD_VOLATILE(4)
+PD_VOLATILE(8)
+PD_VOLATILE(16)
+}
+#endif

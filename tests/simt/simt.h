@@ -5,7 +5,8 @@
  * same barriers equally often, that the lanes which a warp operation names all reach the same one, that an asynchronous
  * copy has been waited for before its bytes are there, and, since shared and device memory are ordinary allocations, every access
  * by the address sanitizer. A failed check ends the launch, and the runtime then answers cudaErrorLaunchFailure for good;
- * pd_simt_failure says why. Not checked: races inside one warp's or block's ordering that no shuffle showed, and all timing.
+ * pd_simt_failure says why. A build with -DPADOS_SANITIZE=thread checks besides that what threads of a block do to the same
+ * memory is ordered by a barrier or a __syncwarp (simt.cpp). Not checked: races between blocks, and all timing.
  *
  * The runtime stand-in keeps what a host can get wrong: work on a stream is done as late as the calls allow (at a
  * synchronisation, or when something waited for depends on it), device memory is unreadable to the host outside kernels and
@@ -35,7 +36,12 @@
 #define __restrict__ __restrict
 #endif
 #define PD_HD
+#if defined(__SANITIZE_ADDRESS__)
 #define PD_SHARED static
+#else
+#define PD_SIMT_SHARED_SECTION
+#define PD_SHARED static __attribute__((section("pd_shared")))
+#endif
 #define PD_GRID
 #define PD_UNROLL
 #define PD_UNROLL_4
@@ -43,13 +49,14 @@
 /* ------------------------------------------------------------------------------------------- launching --- */
 
 /* The launch joins the stream; its arguments are copied now. shared: bytes of dynamic shared memory. */
-cudaError_t pd_simt_enqueue(const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
-                            std::function<void()> body);
+cudaError_t pd_simt_enqueue(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
+                            cudaStream_t stream, std::function<void()> body);
 template <typename... P, typename... A>
 static inline cudaError_t pd_simt_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
                                          size_t shared, cudaStream_t stream, A... args)
 {
-    return pd_simt_enqueue(name, grid, block, shared, stream, [=] { kernel(static_cast<P>(args)...); });
+    return pd_simt_enqueue(name, (const void *)kernel, grid, block, shared, stream,
+                           [=] { kernel(static_cast<P>(args)...); });
 }
 #define PD_LAUNCH(kernel, grid, block, shared, stream, ...)                                                  \
     pd_simt_launch(#kernel, kernel, grid, block, shared, stream, __VA_ARGS__)
@@ -96,9 +103,10 @@ static inline int __syncthreads_count(int value, const char *file = __builtin_FI
     return pd_simt_barrier(PD_SIMT_COUNT, value, file, line);
 }
 
-/* A warp operation: when all lanes of mask are there, work sees what each brought (NULL for lanes outside mask). */
+/* A warp operation: when all lanes of mask are there, work sees what each brought (NULL for lanes outside mask). orders: what the
+ * lanes did before is seen by the others after it, which of all warp operations only __syncwarp promises. */
 typedef void (*pd_simt_work)(void *const lanes[32], uint32_t mask);
-void pd_simt_meet(uint32_t mask, void *mine, pd_simt_work work, const char *what);
+void pd_simt_meet(uint32_t mask, void *mine, pd_simt_work work, const char *what, bool orders = false);
 /* Ends the launch: a check failed. */
 [[noreturn]] void pd_simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Lets other threads go first, now and then. */

@@ -70,6 +70,84 @@ static void test_a_removed_barrier_is_caught(void **)
     }
 }
 
+#if defined(__SANITIZE_THREAD__)
+/* The races of this program are meant: they are counted. */
+extern "C" const char *__tsan_default_options();
+extern "C" const char *__tsan_default_options()
+{
+    return "exitcode=0:log_path=/dev/null:suppress_equal_stacks=0:suppress_equal_addresses=0";
+}
+
+/* Lanes hand values on, without a word, or by a shuffle, which orders no memory, or by __syncwarp, which does; kind 3: threads
+ * of other warps after a __syncwarp; 4: atomics, then a plain read with and (5) without a barrier between. */
+__global__ static void hand_on(uint32_t *out, int kind)
+{
+    PD_SHARED uint32_t values[64], total;
+    uint32_t t = threadIdx.x, none = 0;
+    if (t == 0) total = 0;
+    __syncthreads();
+    values[t] = t;
+    atomicAdd(&total, 1u);
+    if (kind == 1) none = __shfl_sync(PD_ALL_LANES, 0u, 0);
+    if (kind == 2 || kind == 3) __syncwarp();
+    if (kind == 4) __syncthreads();
+    if (kind < 3) out[t] = values[t ^ 1u] + none;
+    if (kind == 3) out[t] = values[t ^ 32u];
+    if (kind > 3) out[t] = total;
+}
+
+static void test_races_are_found_which_no_order_of_threads_shows(void **)
+{
+    const bool races[] = {true, true, false, true, false, true};
+    for (int kind = 0; kind < 6; kind++) {
+        uint32_t before = pd_simt_races();
+        for (uint64_t seed = 1; seed <= 5; seed++) {
+            pd_simt_seed(seed);
+            assert_int_equal(PD_LAUNCH(hand_on, 1, 64, 0, stream, (uint32_t *)device_data, kind),
+                             cudaSuccess);
+            assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+        }
+        assert_int_equal(pd_simt_races() > before, races[kind]);
+    }
+}
+#endif
+
+__global__ static void look_first(uint32_t *out)
+{
+    PD_SHARED uint32_t word;
+    PD_DYNAMIC(uint32_t, more);
+    out[2 * blockIdx.x] = word;
+    out[2 * blockIdx.x + 1] = more[0];
+    __syncthreads();
+    word = more[0] = 7;
+}
+
+static void test_shared_memory_begins_as_rubbish_in_every_block(void **)
+{
+    uint32_t out[8];
+    assert_int_equal(PD_LAUNCH(look_first, 4, 32, 4, stream, (uint32_t *)device_data), cudaSuccess);
+    fetch(out, sizeof out);
+    for (int i = 0; i < 8; i++) {
+#if defined(__SANITIZE_ADDRESS__)
+        if (i % 2 == 0) continue;
+#endif
+        assert_int_equal(out[i], 0xa5a5a5a5u);
+    }
+}
+
+static void test_much_shared_memory_must_be_asked_for(void **)
+{
+    size_t much = (size_t)64 << 10;
+    uint32_t *data = (uint32_t *)device_data;
+    assert_int_equal(PD_LAUNCH(look_first, 1, 32, much, stream, data), cudaErrorInvalidValue);
+    assert_non_null(strstr(pd_simt_failure(), "asked for"));
+    assert_int_equal(PD_ALLOW_SHARED(look_first, much), cudaSuccess);
+    assert_int_equal(PD_LAUNCH(look_first, 1, 32, much + 1, stream, data), cudaErrorInvalidValue);
+    assert_int_equal(PD_LAUNCH(look_first, 1, 32, much, stream, data), cudaSuccess);
+    assert_int_equal(PD_ALLOW_SHARED(look_first, (size_t)228 << 10), cudaErrorInvalidValue);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+}
+
 __global__ static void divergent(float *out, int kind)
 {
     if (kind == 0 && threadIdx.x == 7) return; /* leaves before the barrier */
@@ -173,6 +251,80 @@ static void test_the_matrix_product_is_exact(void **)
             int sum = 1;
             for (int k = 0; k < 32; k++)
                 sum += a[i * 32 + k] * b[j * 32 + k];
+            assert_int_equal(out[i * 8 + j], sum);
+        }
+    }
+}
+
+/* The layouts of mma.m16n8k32 for .s8, element by element as the PTX manual numbers them ("Matrix Fragments for mma.m16n8k32"): a
+ * thread's a0 .. a15 and b0 .. b7 lie four to a register, low byte first. Written from the manual and not from the stand-in. */
+static __device__ int row_of_a(int laneid, int i)
+{
+    int group = laneid >> 2;
+    return (0 <= i && i < 4) || (8 <= i && i < 12) ? group : group + 8;
+}
+static __device__ int col_of_a(int laneid, int i)
+{
+    int in_group = laneid % 4;
+    return i < 8 ? in_group * 4 + (i & 0x3) : in_group * 4 + (i & 0x3) + 16;
+}
+static __device__ int row_of_b(int laneid, int i)
+{
+    int in_group = laneid % 4;
+    return i < 4 ? in_group * 4 + (i & 0x3) : in_group * 4 + (i & 0x3) + 16;
+}
+static __device__ int col_of_b(int laneid, int)
+{
+    return laneid >> 2;
+}
+static __device__ int row_of_c(int laneid, int i)
+{
+    return i < 2 ? laneid >> 2 : (laneid >> 2) + 8;
+}
+static __device__ int col_of_c(int laneid, int i)
+{
+    return laneid % 4 * 2 + (i & 0x1);
+}
+
+/* a: [16][32], b: [32][8], c: [16][8] */
+__global__ static void documented(const int8_t *a, const int8_t *b, int *c)
+{
+    int lane = (int)threadIdx.x, d[4];
+    uint32_t ra[4] = {0, 0, 0, 0}, rb[2] = {0, 0};
+    for (int i = 0; i < 16; i++)
+        ra[i / 4] |= (uint32_t)(uint8_t)a[row_of_a(lane, i) * 32 + col_of_a(lane, i)] << (8 * (i % 4));
+    for (int i = 0; i < 8; i++)
+        rb[i / 4] |= (uint32_t)(uint8_t)b[row_of_b(lane, i) * 8 + col_of_b(lane, i)] << (8 * (i % 4));
+    for (int i = 0; i < 4; i++)
+        d[i] = c[row_of_c(lane, i) * 8 + col_of_c(lane, i)];
+    pd_mma_i8(d, ra, rb);
+    for (int i = 0; i < 4; i++)
+        c[row_of_c(lane, i) * 8 + col_of_c(lane, i)] = d[i];
+}
+
+static void test_fragments_lie_where_the_manual_puts_them(void **)
+{
+    int8_t a[16 * 32], b[32 * 8], *data = (int8_t *)device_data;
+    int c[16 * 8], out[16 * 8];
+    uint32_t state = 1;
+    for (int8_t &x : a)
+        x = (int8_t)((state = state * 1664525u + 1013904223u) >> 24);
+    for (int8_t &x : b)
+        x = (int8_t)((state = state * 1664525u + 1013904223u) >> 24);
+    a[0] = a[511] = b[0] = b[255] = -128;
+    for (int i = 0; i < 16 * 8; i++)
+        c[i] = i * 1000003;
+    assert_int_equal(cudaMemcpyAsync(data, c, sizeof c, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    assert_int_equal(cudaMemcpyAsync(data + 1024, a, sizeof a, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    assert_int_equal(cudaMemcpyAsync(data + 2048, b, sizeof b, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    assert_int_equal(PD_LAUNCH(documented, 1, 32, 0, stream, data + 1024, data + 2048, (int *)data),
+                     cudaSuccess);
+    fetch(out, sizeof out);
+    for (int i = 0; i < 16; i++) {
+        for (int j = 0; j < 8; j++) {
+            int sum = c[i * 8 + j];
+            for (int k = 0; k < 32; k++)
+                sum += a[i * 32 + k] * b[k * 8 + j];
             assert_int_equal(out[i * 8 + j], sum);
         }
     }
@@ -304,10 +456,16 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_threads_see_what_others_wrote_before_a_barrier),
         TEST(test_a_removed_barrier_is_caught),
+#if defined(__SANITIZE_THREAD__)
+        TEST(test_races_are_found_which_no_order_of_threads_shows),
+#endif
+        TEST(test_shared_memory_begins_as_rubbish_in_every_block),
+        TEST(test_much_shared_memory_must_be_asked_for),
         TEST(test_a_barrier_that_not_every_thread_reaches_is_caught),
         TEST(test_warp_operations_give_what_cuda_gives),
         TEST(test_a_lane_that_does_not_come_is_caught),
         TEST(test_the_matrix_product_is_exact),
+        TEST(test_fragments_lie_where_the_manual_puts_them),
         TEST(test_an_asynchronous_copy_is_there_when_it_was_waited_for_and_not_before),
         TEST(test_atomics_lose_nothing),
         TEST(test_work_on_a_stream_waits_for_what_it_depends_on),

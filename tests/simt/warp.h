@@ -81,7 +81,7 @@ static inline void __syncwarp(uint32_t mask = 0xffffffffu)
 {
     int nothing = 0;
     pd_simt_meet(
-        mask, &nothing, [](void *const[32], uint32_t) {}, "__syncwarp");
+        mask, &nothing, [](void *const[32], uint32_t) {}, "__syncwarp", true);
 }
 template <typename T> static inline uint32_t __match_any_sync(uint32_t mask, T value)
 {
@@ -195,12 +195,17 @@ static inline void pd_load_matrix4(uint32_t (&r)[4], const void *shared)
 
 /* ----------------------------------------------------------------------------------------------- atomics --- */
 
-/* One thread runs at a time, so that these are atomic as they stand; others may go first now and then. */
-template <typename T> static inline T pd_simt_swap(T *at, T fresh)
+/* One thread runs at a time, so that these are atomic as they stand; others may go first now and then. They are also written
+ * as the compiler's atomics, for the race checker: two of them on one word are no race, and order nothing else. */
+template <typename T> static inline T pd_simt_atomic_read(T *at)
 {
-    T old = *at;
-    *at = fresh;
-    return old;
+    T now;
+    __atomic_load(at, &now, __ATOMIC_RELAXED);
+    return now;
+}
+template <typename T> static inline void pd_simt_atomic_write(T *at, T fresh)
+{
+    __atomic_store(at, &fresh, __ATOMIC_RELAXED);
 }
 /* The value's type follows the address. */
 template <typename T> struct pd_simt_same {
@@ -210,8 +215,9 @@ template <typename T> struct pd_simt_same {
     template <typename T> static inline T name(T *at, typename pd_simt_same<T>::type value)                  \
     {                                                                                                        \
         pd_simt_waver();                                                                                     \
-        T now = *at;                                                                                         \
-        return pd_simt_swap<T>(at, (T)(expression));                                                         \
+        T now = pd_simt_atomic_read(at);                                                                     \
+        pd_simt_atomic_write<T>(at, (T)(expression));                                                        \
+        return now;                                                                                          \
     }
 PD_SIMT_ATOMIC(atomicAdd, now + value)
 PD_SIMT_ATOMIC(atomicSub, now - value)
@@ -225,7 +231,9 @@ static inline T atomicCAS(T *at, typename pd_simt_same<T>::type expected,
                           typename pd_simt_same<T>::type fresh)
 {
     pd_simt_waver();
-    return *at == expected ? pd_simt_swap<T>(at, fresh) : *at;
+    T now = pd_simt_atomic_read(at);
+    if (now == expected) pd_simt_atomic_write<T>(at, fresh);
+    return now;
 }
 
 #endif
