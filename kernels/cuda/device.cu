@@ -201,7 +201,8 @@ static pd_status look_at_device(pd_cuda_device *device, pd_error *err)
                        prop.major, prop.minor);
     char memory[PD_SIZE_TEXT];
     device->sms = prop.multiProcessorCount;
-    device->shared_most = prop.sharedMemPerBlockOptin;
+    /* What a kernel declares counts as well (PD_ALLOW_SHARED would refuse the rest): under 4 KiB wherever more is asked for. */
+    device->shared_most = prop.sharedMemPerBlockOptin - 4096;
     device->l2 = (size_t)prop.l2CacheSize;
     snprintf(device->isa, sizeof device->isa, "sm_%d%d", prop.major, prop.minor);
     snprintf(device->about, sizeof device->about, "%.48s, %s, %d multiprocessors", prop.name,

@@ -372,31 +372,31 @@ pd_status pd_cuda_commit(pd_index *base, pd_error *err)
     return status;
 }
 
-/* Lists whose summaries have grown since they were copied, before a search relies on them. */
+/* Lists whose summaries have grown since they were copied, before a search relies on them: by the index's own stream, so that
+ * every lane of a search waits for them and not only the one that was the first to come. */
 pd_status pd_cuda_settle(pd_cuda_index *index, cudaStream_t stream, pd_error *err)
 {
     pd_cuda_device *device = index->device;
     uint32_t columns = index->host.blocks.columns;
-    pd_status status =
-        pd_cuda_check(device, cudaStreamWaitEvent(stream, index->written, 0), "waiting for pages", err);
-    if (status != PD_OK || index->dirty_high == 0) return status;
-    size_t first = (size_t)index->dirty_low * columns,
-           words = (size_t)(index->dirty_high - index->dirty_low) * columns;
-    status = pd_cuda_check(device,
-                           cudaMemcpyAsync((uint64_t *)index->view.block_lists + first,
-                                           index->host.blocks.lists + first, words * sizeof(uint64_t),
-                                           cudaMemcpyHostToDevice, stream),
-                           "copying summaries in", err);
-    /* Groups are few: theirs go whole. */
-    const pd_level *upper = &index->host.upper;
-    if (status == PD_OK && upper->ngroups)
-        status = pd_cuda_check(device,
-                               cudaMemcpyAsync((uint64_t *)index->view.group_blocks, upper->blocks,
-                                               (size_t)upper->ngroups * columns * sizeof(uint64_t),
-                                               cudaMemcpyHostToDevice, stream),
-                               "copying summaries in", err);
-    if (status == PD_OK) index->dirty_low = index->dirty_high = 0;
-    return status;
+    pd_status status = PD_OK;
+    if (index->dirty_high > 0) {
+        size_t first = (size_t)index->dirty_low * columns,
+               words = (size_t)(index->dirty_high - index->dirty_low) * columns;
+        const pd_level *upper = &index->host.upper;
+        cudaError_t error =
+            cudaMemcpyAsync((uint64_t *)index->view.block_lists + first, index->host.blocks.lists + first,
+                            words * sizeof(uint64_t), cudaMemcpyHostToDevice, index->stream);
+        /* Groups are few: theirs go whole. */
+        if (error == cudaSuccess && upper->ngroups)
+            error = cudaMemcpyAsync((uint64_t *)index->view.group_blocks, upper->blocks,
+                                    (size_t)upper->ngroups * columns * sizeof(uint64_t),
+                                    cudaMemcpyHostToDevice, index->stream);
+        if (error == cudaSuccess) error = cudaEventRecord(index->written, index->stream);
+        status = pd_cuda_check(device, error, "copying summaries in", err);
+        if (status == PD_OK) index->dirty_low = index->dirty_high = 0;
+    }
+    if (status != PD_OK) return status;
+    return pd_cuda_check(device, cudaStreamWaitEvent(stream, index->written, 0), "waiting for pages", err);
 }
 
 /* --------------------------------------------------------------------------------------------------- lists --- */
