@@ -30,7 +30,7 @@ typedef struct pd_build_input {
     const char *attributes_name; /* for messages; NULL: the path */
     const pd_schema
         *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
-    uint32_t nlist; /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
+    uint32_t nlist;       /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
     uint32_t groups_from; /* so many lists are put into groups, and more; 0: PD_GROUPS_FROM */
     uint64_t seed;
     double now;         /* when it is built, days since 1970-01-01; 0: now */

@@ -180,32 +180,27 @@ static inline void v_halves(const pd_f16 *from, float *to, uint32_t count)
         to[i] = v_half(from[i]);
 }
 
-/* VF small whole numbers as floats. */
+/* VF small whole numbers as floats. wide: the intrinsic's name for their kind */
+#if VB == 64
+#define V_LOAD_WHOLE(from, wide)                                                                             \
+    return (vfloat)_mm512_cvtepi32_ps(_mm512_cvt##wide##_epi32(_mm_loadu_si128((const __m128i *)(from))))
+#elif VB == 32
+#define V_LOAD_WHOLE(from, wide)                                                                             \
+    return (vfloat)_mm256_cvtepi32_ps(_mm256_cvt##wide##_epi32(_mm_loadl_epi64((const __m128i *)(from))))
+#else
+#define V_LOAD_WHOLE(from, wide)                                                                             \
+    vfloat out;                                                                                              \
+    for (uint32_t i = 0; i < VF; i++)                                                                        \
+        out[i] = (float)(from)[i];                                                                           \
+    return out
+#endif
 INLINE vfloat v_load_u8(const uint8_t *from)
 {
-#if VB == 64
-    return (vfloat)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from)));
-#elif VB == 32
-    return (vfloat)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)from)));
-#else
-    vfloat out;
-    for (uint32_t i = 0; i < VF; i++)
-        out[i] = (float)from[i];
-    return out;
-#endif
+    V_LOAD_WHOLE(from, epu8);
 }
 INLINE vfloat v_load_i8(const int8_t *from)
 {
-#if VB == 64
-    return (vfloat)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
-#elif VB == 32
-    return (vfloat)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
-#else
-    vfloat out;
-    for (uint32_t i = 0; i < VF; i++)
-        out[i] = (float)from[i];
-    return out;
-#endif
+    V_LOAD_WHOLE(from, epi8);
 }
 
 /* VF half floats as floats. */

@@ -168,7 +168,8 @@ static __device__ __forceinline__ float pd_half_similarity(const float *query, c
     return l2 ? -sum : sum;
 }
 
-static __device__ __forceinline__ float pd_refined_value(const unsigned char *row, pd_refine dtype, uint32_t d)
+static __device__ __forceinline__ float pd_refined_value(const unsigned char *row, pd_refine dtype,
+                                                         uint32_t d)
 {
     switch (dtype) {
     case PD_REFINE_F32:
