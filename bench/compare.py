@@ -112,8 +112,10 @@ def start_all(o, folder, workers):
     common = ["--rounds", str(o.rounds), "--seconds", o.seconds]
     threads = o.threads.split(",")
     start("pados", [*pados, *common, "--batch", o.batch, "--threads", threads[0], "--export", folder], workers)
-    # What was exported is what all others read: the queries that calibrated it are in a file of their own.
-    again = [o.bench, "--base", f"{folder}/base.fbin", "--query", f"{folder}/query.fbin", "--truth", f"{folder}/truth.npy"]
+    # What was exported is what all others read: the queries that calibrated it are in a file of their own. Pados reads a base of
+    # bytes again where it lies, since it keeps such rows as they come.
+    base = o.pados[o.pados.index("--base") + 1] if "--base" in o.pados else f"{folder}/base.fbin"
+    again = [o.bench, "--base", base, "--query", f"{folder}/query.fbin", "--truth", f"{folder}/truth.npy"]
     if os.path.exists(f"{folder}/calibration.fbin"):
         again += ["--calibration", f"{folder}/calibration.fbin"]
     for option in ("--metric", "--k", "--nlist", "--code", "--refine", "--seed", "--dataset", "--backend"):
