@@ -248,8 +248,9 @@ static void test_an_expired_deadline_is_said(void **state)
     pados_client *client = server_client(&host);
     pados_error error = {0};
     pados_result *r;
+    /* Long enough to be sent whole: nng 1.5.2 sometimes never closes a socket whose request was given up half sent. */
     pados_search slow = {
-        .table = "t", .count = 4096, .k = 200, .vectors = rows, .dim = DIM, .exact = true, .timeout_ms = 1};
+        .table = "t", .count = 4096, .k = 200, .vectors = rows, .dim = DIM, .exact = true, .timeout_ms = 20};
     must_fail(pados_search_run(client, &slow, &r, &error), error, DEADLINE_EXCEEDED, "deadline");
     pados_close(client);
 }
