@@ -8,6 +8,7 @@
  * Threads: one thread at a time may search and gather on a device (the executor owns it). Beside it a loader may open,
  * fill (window, commit, set_lists) and close indexes that nobody searches yet or any more, and exact searches and assign may run
  * from one other thread. Different devices are independent.
+ * Changes (grow, write_rows, write_columns, empty_rows) and read_pages come from the thread that searches, between two searches.
  * Memory: a device takes its slab when it is opened and everything resident lives there; nothing is reallocated while
  * searching. After any failure the index is as it was before the call, unless the slot says otherwise.
  * UNAVAILABLE from any slot means the device is lost: nothing but close may follow.
@@ -181,6 +182,25 @@ typedef struct pd_rows {
     uint64_t *keys; /* [n][nkeys] */
 } pd_rows;
 
+/* ------------------------------------------------------------------------------------------------- changing --- */
+
+/* Rows to be written whole, encoded by pd_page_encode() for the lists that their slots' pages are in, with ids and columns, in
+ * pages of their own: row i lies at place i % PD_PAGE_ROWS of page i / PD_PAGE_ROWS. */
+typedef struct pd_row_writes {
+    uint32_t n;
+    const uint32_t *slots; /* [n], distinct: where row i goes; a row that is there is overwritten */
+    const void *pages;     /* [pd_pages_for(n)][layout.page_bytes] */
+    const void *refine;    /* [pd_pages_for(n)][layout.refine_bytes]; NULL where the table has no refine rows */
+} pd_row_writes;
+
+/* One column's values for some rows that are there. */
+typedef enum pd_column_kind { PD_COLUMN_BYTE = 0, PD_COLUMN_FLOAT = 1, PD_COLUMN_KEY = 2 } pd_column_kind;
+typedef struct pd_column_write {
+    pd_column_kind kind;
+    uint32_t column;
+    const void *values; /* [n] u8, f32 or u64 */
+} pd_column_write;
+
 /* ------------------------------------------------------------------------------------------------ the slots --- */
 
 struct pd_backend {
@@ -210,6 +230,26 @@ struct pd_backend {
     /* Mandatory. A slot without a row is OUT_OF_RANGE. */
     pd_status (*gather)(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows,
                         pd_error *err);
+
+    /* Mandatory: changes. None of them takes memory (set_lists and open have taken what growing needs), so that what the arguments
+     * do not forbid fails only with the device. They are seen by the next search, filters' and bounds' summaries of pages and
+     * lists included; shares of values (pd_lists.histograms) and centroids stay what set_lists was told.
+     *   grow           page pages[i], which is in no list yet, becomes the last of list lists[i]. OUT_OF_RANGE,
+     *                  FAILED_PRECONDITION (it is in a list). Not for look-up tables: all of their pages are searched.
+     *   write_rows     see pd_row_writes. OUT_OF_RANGE: a slot whose page is in no list. A list without rows that gets one
+     *                  can be chosen from then on.
+     *   write_columns  n distinct slots that hold rows, each of the columns. OUT_OF_RANGE: a slot without a row.
+     *   empty_rows     n distinct slots hold no row any more: term minus infinity, and nothing of the row is left in the
+     *                  page or its refine page. A slot without a row is left as it is.
+     *   read_pages     copies pages as they are now into host memory: [count][page_bytes or refine_bytes]. */
+    pd_status (*grow)(pd_index *index, const uint32_t *lists, const uint32_t *pages, uint32_t n,
+                      pd_error *err);
+    pd_status (*write_rows)(pd_index *index, const pd_row_writes *writes, pd_error *err);
+    pd_status (*write_columns)(pd_index *index, const uint32_t *slots, uint32_t n,
+                               const pd_column_write *columns, uint32_t ncolumns, pd_error *err);
+    pd_status (*empty_rows)(pd_index *index, const uint32_t *slots, uint32_t n, pd_error *err);
+    pd_status (*read_pages)(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count, void *memory,
+                            pd_error *err);
 
     /* Mandatory. Exact search: begin, any number of blocks, end (which also frees; answers NULL: just free). Slots,
      * nprobe and probes of the queries are ignored; every live row of the blocks is scored from its full-precision
@@ -263,6 +303,14 @@ pd_status pd_index_search(pd_index *index, const pd_query *queries, uint32_t cou
                           pd_timing *timing, pd_error *err);
 pd_status pd_index_gather(pd_index *index, const uint32_t *slots, uint32_t n, const pd_rows *rows,
                           pd_error *err);
+pd_status pd_index_grow(pd_index *index, const uint32_t *lists, const uint32_t *pages, uint32_t n,
+                        pd_error *err);
+pd_status pd_index_write_rows(pd_index *index, const pd_row_writes *writes, pd_error *err);
+pd_status pd_index_write_columns(pd_index *index, const uint32_t *slots, uint32_t n,
+                                 const pd_column_write *columns, uint32_t ncolumns, pd_error *err);
+pd_status pd_index_empty_rows(pd_index *index, const uint32_t *slots, uint32_t n, pd_error *err);
+pd_status pd_index_read_pages(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count,
+                              void *memory, pd_error *err);
 pd_status pd_exact_begin(pd_device *device, const pd_shape *shape, const pd_query *queries, uint32_t count,
                          pd_exact **out, pd_error *err);
 pd_status pd_exact_block(pd_device *device, pd_exact *exact, const pd_block *block, pd_error *err);
