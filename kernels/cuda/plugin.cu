@@ -16,6 +16,11 @@ const pd_backend pd_backend_cuda = {
     pd_cuda_set_lists,
     pd_cuda_search,
     pd_cuda_gather,
+    NULL, /* grow, write_rows, write_columns, empty_rows, read_pages */
+    NULL,
+    NULL,
+    NULL,
+    NULL,
     pd_cuda_exact_begin,
     pd_cuda_exact_block,
     pd_cuda_exact_end,
