@@ -39,9 +39,20 @@ typedef struct share {
     uint32_t first, n;
 } share;
 
+/* Work of another thread, which waits for it. */
+typedef struct call {
+    pd_executor_work fn;
+    void *argument;
+    pd_status status;
+    pd_error *err;
+    int over;
+    struct call *next;
+} call;
+
 struct pd_executor {
     pthread_mutex_t lock;
-    pthread_cond_t more;
+    pthread_cond_t more, called; /* called: a call is over */
+    call *calls, **calls_last;
     pd_task *inbox, **inbox_last;
     uint32_t requests, queries, waiting_background, parked;
     int stopping, lost, finished, sweep;
@@ -399,6 +410,7 @@ static int wait_for_work(pd_executor *e)
 {
     for (;;) {
         take_inbox(e);
+        if (e->calls) return 1;
         if (e->stopping) {
             if (pd_now_ns() >= e->stop_at) return 0;
             if (!e->nheap && !e->background && !e->parked) return 0;
@@ -449,11 +461,30 @@ static void refuse_all(pd_executor *e, pd_status status, pd_status background, c
     refuse_background(e, background, why);
 }
 
+/* With the lock held, which is let go of meanwhile. */
+static void run_calls(pd_executor *e)
+{
+    while (e->calls) {
+        call *c = e->calls;
+        e->calls = c->next;
+        if (!e->calls) e->calls_last = &e->calls;
+        int lost = e->lost;
+        pthread_mutex_unlock(&e->lock);
+        c->status = lost ? pd_fail(c->err, PD_UNAVAILABLE, "the device is lost: %s", e->why)
+                         : c->fn(c->argument, c->err);
+        if (c->status == PD_UNAVAILABLE && !lost) lose_device(e, c->err);
+        pthread_mutex_lock(&e->lock);
+        c->over = 1;
+        pthread_cond_broadcast(&e->called);
+    }
+}
+
 static void *serve(void *context)
 {
     pd_executor *e = context;
     pthread_mutex_lock(&e->lock);
     while (wait_for_work(e)) {
+        run_calls(e);
         int lost = e->lost, stopping = e->stopping, sweeping = e->sweep;
         e->sweep = 0;
         pthread_mutex_unlock(&e->lock);
@@ -468,6 +499,7 @@ static void *serve(void *context)
             run_batch(e);
         pthread_mutex_lock(&e->lock);
     }
+    run_calls(e);
     e->finished = 1;
     take_inbox(e);
     pthread_mutex_unlock(&e->lock);
@@ -490,7 +522,9 @@ pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_execut
     e->stop_ns = config->stop_ms * 1000000ull;
     e->inbox_last = &e->inbox;
     e->background_last = &e->background;
+    e->calls_last = &e->calls;
     pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->called, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -580,6 +614,24 @@ void pd_executor_resume(pd_executor *e, pd_task *task, pd_status status, const p
     if (status) finish(e, task, status, failed);
 }
 
+pd_status pd_executor_call(pd_executor *e, pd_executor_work fn, void *argument, pd_error *err)
+{
+    pd_error own;
+    call c = {.fn = fn, .argument = argument, .err = err ? err : &own};
+    pthread_mutex_lock(&e->lock);
+    if (e->finished) {
+        c.status = pd_fail(c.err, PD_CANCELLED, "stopping");
+    } else {
+        *e->calls_last = &c;
+        e->calls_last = &c.next;
+        pthread_cond_signal(&e->more);
+        while (!c.over)
+            pthread_cond_wait(&e->called, &e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return c.status;
+}
+
 void pd_executor_sweep(pd_executor *e)
 {
     pthread_mutex_lock(&e->lock);
@@ -621,6 +673,7 @@ void pd_executor_close(pd_executor *e)
     if (!e) return;
     pd_executor_stop(e);
     pthread_cond_destroy(&e->more);
+    pthread_cond_destroy(&e->called);
     pthread_mutex_destroy(&e->lock);
     free(e->heap);
     free(e->slice_queries);

@@ -146,7 +146,7 @@ static pd_status find_members(const pd_resident *resident, const pd_attribute *a
 {
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
     pd_status status = PD_OK;
-    for (uint32_t m = 0; !status && m < attribute->nvalues; m++) {
+    for (uint32_t m = 0; !status && m < pd_attribute_values(attribute); m++) {
         uint32_t column = attribute->byte_column + m / 8, entry = 1u << (m % 8);
         if (entry >= info->shape.sizes[column]) continue;
         const float *plane = weights + info->layout.weight_at[column];

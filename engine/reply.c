@@ -156,7 +156,8 @@ static Pados__V1__Column *column(builder *b, const pd_attribute *attribute)
     char text[PD_MAX_VALUE * 8];
     for (size_t i = 0; i < s->nhits; i++) {
         const uint8_t *bytes = s->bytes + i * shape->nbytes;
-        if (attribute->type == PD_CATEGORY && bytes[attribute->byte_column] < attribute->nvalues) {
+        if (attribute->type == PD_CATEGORY &&
+            bytes[attribute->byte_column] < pd_attribute_values(attribute)) {
             values[i] = attribute->values[bytes[attribute->byte_column]];
             continue;
         }

@@ -98,6 +98,11 @@ pd_status pd_schema_text(const pd_schema *schema, char **text, pd_error *err);
 
 const pd_attribute *pd_schema_find(const pd_schema *schema,
                                    const char *attribute); /* NULL: none of that name */
+/* How many values it has now: a version that serves may learn more. */
+static inline uint32_t pd_attribute_values(const pd_attribute *attribute)
+{
+    return __atomic_load_n(&attribute->nvalues, __ATOMIC_ACQUIRE);
+}
 /* The number of a category value or set member, -1 when it has none. */
 int pd_attribute_value(const pd_attribute *attribute, const char *name);
 /* The same, given a number when it has none. RESOURCE_EXHAUSTED: 255 values or 64 members are taken;

@@ -76,6 +76,12 @@ pd_status pd_version_open(const char *folder, pd_version **out, pd_error *err);
 const pd_version_info *pd_version_info_of(const pd_version *version);
 void pd_version_close(pd_version *version); /* NULL is allowed */
 
+/* The number of a category's value or a set's member, given one where a category's dictionary is open; the same from then on
+ * for everybody who reads the version's schema. Any thread. INVALID_ARGUMENT: a closed dictionary or a set does not know
+ * it; RESOURCE_EXHAUSTED: no room. */
+pd_status pd_version_name(pd_version *version, uint32_t attribute, const char *name, uint32_t *value,
+                          pd_error *err);
+
 /* Called now and then by long work; done and total in rows or pages. Non-zero return: stop with CANCELLED. */
 typedef int (*pd_progress)(void *context, const char *stage, uint64_t done, uint64_t total);
 
