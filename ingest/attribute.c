@@ -120,9 +120,11 @@ void pd_attribute_close(pd_attribute *attribute)
         free(attribute->values[v]);
     free(attribute->values);
     free(attribute->slots);
+    free(attribute->events);
     attribute->values = NULL;
     attribute->slots = NULL;
-    attribute->nvalues = 0;
+    attribute->events = NULL;
+    attribute->nvalues = attribute->nevents = 0;
 }
 
 /* ------------------------------------------------------------------------------------------------- numbers --- */
@@ -175,9 +177,36 @@ pd_status pd_attribute_number(const pd_attribute *attribute, const char *cell, f
         *value = (float)days;
         return PD_OK;
     }
-    if (!attribute->age && read_decimal(cell, NULL, value)) return PD_OK;
+    if (!attribute->age && read_decimal(cell, NULL, value)) {
+        if (!attribute->counts || *value >= 0) return PD_OK;
+        return pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\": %s is below 0, which no counter is",
+                       attribute->name, cell);
+    }
     return pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\": \"%.64s\" is not a %s", attribute->name, cell,
                    attribute->age ? "date, a time or unix seconds" : "finite decimal number");
+}
+
+pd_status pd_attribute_set_events(pd_attribute *attribute, const pd_event *events, uint32_t n, pd_error *err)
+{
+    if (!n) return PD_OK;
+    attribute->events = malloc(n * sizeof *events);
+    if (!attribute->events)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "attribute \"%s\": no memory", attribute->name);
+    memcpy(attribute->events, events, n * sizeof *events);
+    attribute->nevents = n;
+    return PD_OK;
+}
+
+int pd_attribute_event(const pd_attribute *attribute, const char *event, double *weight)
+{
+    *weight = 1;
+    if (!attribute->nevents) return attribute->counts;
+    for (uint32_t i = 0; i < attribute->nevents; i++) {
+        if (strcmp(attribute->events[i].name, event) != 0) continue;
+        *weight = attribute->events[i].weight;
+        return 1;
+    }
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------------------------------- days --- */

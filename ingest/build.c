@@ -231,9 +231,10 @@ static pd_status check_input(pd_builder *b, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT,
                        "the rows have %u columns, the schema of \"%s\" says dim = %u", in->dim, in->table,
                        in->schema->dim);
-    if (in->version > INT64_MAX)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "version %llu is too large",
-                       (unsigned long long)in->version);
+    if (in->version > INT64_MAX || in->parent > INT64_MAX || in->sequence > INT64_MAX)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "version %llu, parent %llu, sequence %llu: one is too large",
+                       (unsigned long long)in->version, (unsigned long long)in->parent,
+                       (unsigned long long)in->sequence);
     uint32_t asked = in->nlist ? in->nlist : in->schema->nlist;
     uint32_t nlist = asked ? asked : pd_auto_nlist(in->count);
     if (in->schema->index && in->count && asked && (asked > in->count || asked > PD_MAX_NLIST))

@@ -33,6 +33,8 @@ typedef struct pd_build_input {
     uint32_t nlist;       /* 0: the schema's, and where that is 0 too pd_auto_nlist() */
     uint32_t groups_from; /* so many lists are put into groups, and more; 0: PD_GROUPS_FROM */
     uint64_t seed;
+    uint64_t sequence;  /* the last change that is in the rows; 0: none */
+    uint64_t parent;    /* the version that this one is rebuilt from; 0: it is pushed */
     double now;         /* when it is built, days since 1970-01-01; 0: now */
     uint64_t *unlisted; /* NULL, or receives how many rows have no line in the CSV */
 } pd_build_input;

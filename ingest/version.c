@@ -214,6 +214,8 @@ pd_status pd_version_open(const char *folder, pd_version **out, pd_error *err)
     info->rows = v->manifest.rows;
     info->npages = v->manifest.npages;
     info->created = v->manifest.created;
+    info->sequence = v->manifest.sequence;
+    info->parent = v->manifest.parent;
     info->page_list = v->page_list;
     info->calibration = &v->calibration;
     info->segment_means = v->segments.means;

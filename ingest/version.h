@@ -59,7 +59,9 @@ typedef struct pd_version_info {
     pd_layout layout;
     uint64_t rows;
     uint32_t npages;
-    double created; /* days since 1970-01-01 */
+    double created;    /* days since 1970-01-01 */
+    uint64_t sequence; /* the last change that is in the rows; 0: none, or a version of before changes */
+    uint64_t parent;   /* the version that this one was rebuilt from; 0: it was pushed */
     uint64_t disk_bytes;
     pd_lists lists;            /* in memory, owned by the version */
     const uint32_t *page_list; /* [npages] the list of each page */
