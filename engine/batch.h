@@ -37,11 +37,11 @@ typedef struct pd_batch_losses {
     char first[200]; /* what was met first, for people */
 } pd_batch_losses;
 
-/* An event's share of a counter. */
-typedef struct pd_event {
+/* What the events of a batch add to an item's counter. */
+typedef struct pd_raise {
     uint64_t item;
-    float weight;
-} pd_event;
+    double weight;
+} pd_raise;
 
 typedef struct pd_batch {
     pd_batch_kind kind;
@@ -65,7 +65,7 @@ typedef struct pd_batch {
     pd_change change;
     pd_change_column *columns;
     pd_encoded *encoded;
-    pd_event *event; /* [nevents], of a feedback, by item */
+    pd_raise *event; /* [nevents], of a feedback, by item */
     uint32_t nevents;
     uint32_t counts; /* of a feedback: the number of the attribute */
 } pd_batch;

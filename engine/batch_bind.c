@@ -319,7 +319,7 @@ static pd_status find_counter(binding *x, pd_error *err)
                    b->table, found);
 }
 
-static pd_status event_weight(const pd_attribute *a, const char *event, float *weight, pd_error *err)
+static pd_status event_weight(const pd_attribute *a, const char *event, double *weight, pd_error *err)
 {
     *weight = 1;
     if (!a->nevents) return PD_OK;
@@ -333,7 +333,7 @@ static pd_status event_weight(const pd_attribute *a, const char *event, float *w
 
 static int by_item(const void *left, const void *right)
 {
-    const pd_event *l = left, *r = right;
+    const pd_raise *l = left, *r = right;
     return (l->item > r->item) - (l->item < r->item);
 }
 
@@ -351,7 +351,7 @@ static pd_status bind_feedback(binding *x, pd_error *err)
                        "users, event_of and weights are to be as many as items (%zu) or none", n);
     if (!f->n_event_of && (f->n_events > 1 || (a->nevents && !f->n_events)))
         return pd_fail(err, PD_INVALID_ARGUMENT, "event_of has to say which event each item's is");
-    float *weight_of = pd_arena_take(&b->arena, (f->n_events + 1) * sizeof *weight_of);
+    double *weight_of = pd_arena_take(&b->arena, (f->n_events + 1) * sizeof *weight_of);
     b->event = pd_arena_take(&b->arena, n * sizeof *b->event);
     if (!weight_of || !b->event) return no_memory(err);
     weight_of[0] = 1;
@@ -361,11 +361,11 @@ static pd_status bind_feedback(binding *x, pd_error *err)
         uint32_t e = f->n_event_of ? f->event_of[i] : 0;
         if (f->n_event_of && e >= f->n_events)
             return pd_fail(err, PD_INVALID_ARGUMENT, "event_of[%zu] is %u of %zu events", i, e, f->n_events);
-        float weight = f->n_weights ? f->weights[i] : 1;
+        double weight = f->n_weights ? (double)f->weights[i] : 1;
         if (!(weight >= 0 && isfinite(weight)))
             return pd_fail(err, PD_INVALID_ARGUMENT, "weights[%zu] is %g, it must be finite and not negative",
                            i, (double)weight);
-        b->event[i] = (pd_event){.item = f->items[i], .weight = weight * weight_of[e]};
+        b->event[i] = (pd_raise){.item = f->items[i], .weight = weight * weight_of[e]};
     }
     if (status) return status;
     /* An item's events are added at once. */

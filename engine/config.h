@@ -40,7 +40,15 @@ typedef struct pd_config {
     uint32_t keep;          /* versions kept besides the serving one, where the schema does not say */
     uint32_t calibration_queries;
     uint64_t max_push_bytes;
-    int log_level; /* 0 error, 1 warning, 2 info, 3 debug */
+    int changes_durability; /* 0 sync, 1 interval, 2 none: pd_durability */
+    uint32_t changes_interval_ms;
+    uint64_t changes_bytes;   /* bound of the log of changes on the disk */
+    uint32_t spare_percent;   /* pages that a table gets beyond its version's, of those */
+    uint32_t rebuild_percent; /* changed rows that start a rebuild, of all; 0: never */
+    uint32_t writer_threads;
+    uint64_t erase_ms;    /* deadline of an erasure */
+    double recall_sample; /* share of live queries that are repeated exactly, 0 .. 1 */
+    int log_level;        /* 0 error, 1 warning, 2 info, 3 debug */
 } pd_config;
 
 /* path NULL: defaults only. sets: the --set assignments. Freed with pd_config_free. Errors name file, line and key. */

@@ -1,4 +1,5 @@
-/* Ids and mixes become vectors, on the executor, because rows are gathered from a device's index.
+/* Ids and mixes become vectors, on the executor, because rows are gathered from a device's index. Tables change between two
+ * steps of the executor and never within one: a slot that is looked up here still holds its row when it is gathered.
  *
  * An id that is not there goes down the chain that the table of the ids declares: the vector given with the request, the mean of
  * the segment that the request's context names, no vector at all. Without a declared chain it is (given, attributes), but for

@@ -76,8 +76,8 @@ static pd_status count_events(pd_write *w, pd_device *device, pd_error *err)
             continue;
         }
         ids[n] = b->event[i].item;
-        counters[n++] = pd_counter_add(pd_resident_counter(resident, a, slot), (double)b->event[i].weight,
-                                       b->time, (double)a->half_life);
+        counters[n++] =
+            pd_counter_add(pd_resident_counter(resident, a, slot), b->event[i].weight, b->time, a->half_life);
     }
     w->written.counts.missing = missing;
     if (!status && n)

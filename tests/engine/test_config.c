@@ -61,6 +61,27 @@ static void test_a_set_goes_over_the_file(void **state)
     pd_config_free(config);
 }
 
+static void test_keys_of_changes_have_units_and_names(void **state)
+{
+    (void)state;
+    pd_config *plain = load(NULL, NULL, 0);
+    assert_int_equal(plain->changes_durability, 0);
+    assert_int_equal(plain->changes_interval_ms, 50);
+    assert_true(plain->changes_bytes == 16ull << 30);
+    assert_true(plain->erase_ms == 72ull * 3600 * 1000);
+    assert_true(plain->recall_sample == 0.001);
+    pd_config_free(plain);
+    const char *sets[] = {"changes.durability=none", "changes.max_mib=1.5", "erase_hours=0.5",
+                          "recall_sample=1", "rebuild_percent=0"};
+    pd_config *config = load(PADOS_CONFIGS "/padosd.conf", sets, 5);
+    assert_int_equal(config->changes_durability, 2);
+    assert_true(config->changes_bytes == 3u << 19);
+    assert_true(config->erase_ms == 1800000);
+    assert_true(config->recall_sample == 1.0);
+    assert_int_equal(config->rebuild_percent, 0);
+    pd_config_free(config);
+}
+
 static void refused(const char *set, const char *word)
 {
     pd_config *config;
@@ -79,6 +100,11 @@ static void test_what_is_not_known_or_out_of_bounds_is_refused_by_name(void **st
     refused("threads=-1", "threads");
     refused("slice_us=\"fast\"", "slice_us");
     refused("log_level=loud", "log_level");
+    refused("changes.durability=often", "sync, interval or none");
+    refused("changes.sync=true", "sync");
+    refused("recall_sample=1.5", "recall_sample");
+    refused("spare_percent=1001", "spare_percent");
+    refused("writer_threads=0", "writer_threads");
     refused("deadline_ms=100000", "max_deadline_ms");
     refused("max_chunk=33554432", "max_message");
     refused("queue_queries=100", "max_queries");
@@ -156,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_commented_file_holds_the_defaults),
         cmocka_unit_test(test_a_set_goes_over_the_file),
+        cmocka_unit_test(test_keys_of_changes_have_units_and_names),
         cmocka_unit_test(test_what_is_not_known_or_out_of_bounds_is_refused_by_name),
         cmocka_unit_test(test_a_file_error_names_file_line_and_key),
         cmocka_unit_test(test_a_public_address_needs_tls_and_a_token_or_the_word_insecure),
