@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "pados.pb-c.h"
-#include "random.h"
 #include "reader.h"
 
 #define DTYPE_F64   100u

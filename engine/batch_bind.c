@@ -3,6 +3,7 @@
  * A batch that comes from a client must fit the version that serves. One that is replayed on a newer version was made for an
  * older one: what that version has no attribute or value for is left out, and told to whoever replays.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>

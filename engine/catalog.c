@@ -18,6 +18,7 @@
 
 #include "log.h"
 #include "publish.h"
+#include "writer.h"
 
 uint64_t pd_first_number(void)
 {
@@ -40,6 +41,8 @@ pd_box *pd_box_make(pd_catalog *catalog, const char *table, pd_version *version,
     box->served.resident = resident;
     box->refs = 1;
     box->catalog = catalog;
+    box->followed = box->served.info->sequence;
+    box->source = pd_box_source(box);
     pthread_mutex_lock(&catalog->mutex);
     catalog->boxes++;
     pthread_mutex_unlock(&catalog->mutex);
@@ -56,8 +59,8 @@ static void box_free(pd_box *box)
 void pd_box_bytes(const pd_box *box, uint64_t *device, uint64_t *host)
 {
     if (!box) return;
-    const pd_version_info *info = box->served.info;
-    pd_index_spec spec = {.shape = info->shape, .npages = info->npages, .name = box->table};
+    const pd_index *index = pd_resident_index(box->served.resident);
+    pd_index_spec spec = {.shape = index->shape, .npages = index->npages, .name = box->table};
     *device += pd_index_bytes(&spec);
     *host += pd_resident_host_bytes(box->served.resident);
 }
@@ -218,6 +221,16 @@ pd_status pd_catalog_hold(pd_catalog *catalog, const char *name, pd_served **out
     return status;
 }
 
+const pd_live_source *pd_served_source(const pd_served *served)
+{
+    return &((const pd_box *)served)->source;
+}
+
+struct pd_writer *pd_catalog_writer(pd_catalog *catalog)
+{
+    return catalog->writer;
+}
+
 int pd_catalog_ready(const pd_catalog *catalog_, char *why, size_t room)
 {
     pd_catalog *catalog = (pd_catalog *)catalog_; /* only its mutex is written */
@@ -295,6 +308,16 @@ pd_status pd_catalog_idle_device(const pd_catalog *catalog, pd_device **out, pd_
     return status ? pd_prefix(err, "the builder's device") : PD_OK;
 }
 
+static pd_status open_changes(pd_catalog *catalog, pd_error *err)
+{
+    char folder[PD_PATH_ROOM];
+    pd_status status = pd_path_join(folder, catalog->root, "changes", err);
+    pd_changes_options options = {.folder = folder,
+                                  .map_bytes = catalog->config->changes_bytes,
+                                  .durability = (pd_durability)catalog->config->changes_durability};
+    return status ? status : pd_changes_open(&options, &catalog->changes, err);
+}
+
 pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executor *executor, pd_catalog **out,
                           pd_error *err)
 {
@@ -318,9 +341,11 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
     status = pd_pushes_clean(catalog, err);
     if (!status) status = pd_tables_scan(catalog, err);
     if (!status) status = pd_profiles_open(catalog, err);
+    if (!status) status = open_changes(catalog, err);
     if (status) goto err_after_builder;
     pd_publish_restore(catalog);
-    status = pd_jobs_start(catalog, err);
+    status = pd_writer_open(catalog, &catalog->writer, err);
+    if (!status) status = pd_jobs_start(catalog, err);
     if (status) goto err_after_builder;
     *out = catalog;
     return PD_OK;
@@ -340,6 +365,7 @@ void pd_catalog_close(pd_catalog *catalog)
     if (!catalog) return;
     atomic_store(&catalog->stopping, 1);
     pd_jobs_stop(catalog);
+    pd_writer_stop(catalog->writer);
     pd_pushes_free(catalog);
     for (uint32_t i = 0; i < catalog->tables.count; i++) {
         pd_table *table = catalog->tables.at[i];
@@ -364,6 +390,8 @@ void pd_catalog_close(pd_catalog *catalog)
     pd_jobs_free(catalog);
     pthread_mutex_unlock(&catalog->mutex);
     if (held) pd_log(PD_LOG_WARNING, "%u table versions are still held while the catalog closes", held);
+    pd_writer_close(catalog->writer);
+    pd_changes_close(catalog->changes);
     pd_device_close(catalog->builder);
     close(catalog->lock);
     pthread_mutex_destroy(&catalog->profiles.writing);

@@ -5,6 +5,7 @@
  *     tables/NAME/v00000007/           a version (ingest/version.h); v00000007.tmp/ is one being built: removed at start
  *     profiles/NAME/v00000003.conf     profiles as pushed; the newest serves
  *     push/NUMBER/                     uploads in progress; removed at start
+ *     changes/                         what came after the versions (changes.h)
  *
  * A pd_served is one version made resident, immutable and reference counted: whoever holds one may read it while newer
  * versions are switched in. Only the executor may search it.
@@ -16,6 +17,7 @@
 
 #include "config.h"
 #include "executor.h"
+#include "live.h"
 #include "profile.h"
 #include "resident.h"
 #include "status.h"
@@ -43,6 +45,13 @@ int pd_catalog_ready(const pd_catalog *catalog, char *why, size_t room); /* 0: n
  * FAILED_PRECONDITION: nothing is published, or the version is on disk only; UNAVAILABLE: being swapped (policy drain). */
 pd_status pd_catalog_hold(pd_catalog *catalog, const char *name, pd_served **out, pd_error *err);
 void pd_catalog_release(pd_served *served);
+
+/* How exact searches and exports find the rows of a held version that came with changes. */
+const pd_live_source *pd_served_source(const pd_served *served);
+
+/* What a search that must see a change waits for; see writer.h. */
+struct pd_writer;
+struct pd_writer *pd_catalog_writer(pd_catalog *catalog);
 
 /* The newest version of a profile; held, see pd_profile_release. NOT_FOUND. */
 pd_status pd_catalog_profile(pd_catalog *catalog, const char *name, pd_profile **out, pd_error *err);

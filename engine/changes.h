@@ -31,8 +31,8 @@ typedef enum pd_durability {
 
 typedef struct pd_changes pd_changes;
 typedef struct pd_changes_options {
-    const char *folder;  /* DATA/changes; made where absent */
-    uint64_t map_bytes;  /* the log's bound on the disk; RESOURCE_EXHAUSTED beyond */
+    const char *folder; /* DATA/changes; made where absent */
+    uint64_t map_bytes; /* the log's bound on the disk; RESOURCE_EXHAUSTED beyond */
     pd_durability durability;
 } pd_changes_options;
 
