@@ -1,4 +1,5 @@
 pados_test(ingest build pados_store)
+pados_test(ingest rebuild pados_store PkgConfig::JANSSON)
 pados_test(ingest project pados_store)
 pados_test(ingest groups pados_store)
 pados_test(ingest version pados_store PkgConfig::JANSSON)
