@@ -324,7 +324,7 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
     *out = NULL;
     pd_catalog *catalog = calloc(1, sizeof *catalog);
     if (!catalog) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the catalog");
-    catalog->config = config;
+    atomic_store(&catalog->config, config);
     catalog->device = device;
     catalog->executor = executor;
     catalog->lock = -1;
@@ -358,6 +358,11 @@ err_after_locks:
     pthread_mutex_destroy(&catalog->profiles.writing);
     catalog_free(catalog);
     return status;
+}
+
+void pd_catalog_configure(pd_catalog *catalog, const pd_config *config)
+{
+    atomic_store(&catalog->config, config);
 }
 
 void pd_catalog_close(pd_catalog *catalog)

@@ -39,6 +39,8 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
                           pd_error *err);
 /* Stops the builder (a running build is cancelled) and frees everything. */
 void pd_catalog_close(pd_catalog *catalog);
+/* From now on this configuration, which outlives the catalog. */
+void pd_catalog_configure(pd_catalog *catalog, const pd_config *config);
 int pd_catalog_ready(const pd_catalog *catalog, char *why, size_t room); /* 0: not yet, and why */
 
 /* "products" (serving) or "products@7" (serving or staged, resident). NOT_FOUND: no such table or version;

@@ -41,8 +41,8 @@ typedef struct pd_box {
 } pd_box;
 
 struct pd_catalog {
-    const pd_config *config;
-    pd_device *device; /* the executor's: residents live there */
+    _Atomic(const pd_config *) config; /* see pd_catalog_configure */
+    pd_device *device;                 /* the executor's: residents live there */
     pd_executor *executor;
     pd_device *builder; /* the builder's own: assigns and scans exactly, at idle priority */
     char root[PD_ROOT_ROOM];

@@ -16,6 +16,9 @@ typedef struct pd_listener_config {
     int insecure;     /* a public address without TLS and token is allowed */
 } pd_listener_config;
 
+/* Nothing in it changes once it is read. A reload makes another one and hands it to whoever reads it while serving (server->config,
+ * catalog->config); the one before stays valid until the end, so that a pointer taken from there may be used for the length of a
+ * request, and is taken anew for the next. */
 typedef struct pd_config {
     char *data_folder;
     pd_listener_config data, admin, http;
@@ -59,5 +62,8 @@ void pd_config_free(pd_config *config);
 /* A listener that is not loopback or ipc needs TLS and a token file, or insecure = true; certificate, key and token files
  * must be there and readable (nng would start happily and fail every client). Names the setting that would allow it. */
 pd_status pd_config_check(const pd_config *config, pd_error *err);
+
+/* FAILED_PRECONDITION naming every key that differs and cannot change while serving. What can is in configs/padosd.conf. */
+pd_status pd_config_change(const pd_config *now, const pd_config *next, pd_error *err);
 
 #endif

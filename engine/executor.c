@@ -15,6 +15,7 @@
 #include "executor.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,16 +60,19 @@ struct pd_executor {
     uint64_t stop_at;
     char why[200];
     uint64_t slices, background_slices, expired;
-    /* From the configuration. */
-    uint32_t max_requests, max_queries, batch_queries;
-    uint64_t wait_ns, slice_ns, stop_ns;
+    /* From the configuration; the atomic ones are read without the lock. */
+    uint32_t max_requests, max_queries;
+    uint64_t stop_ns;
+    atomic_uint batch_queries;
+    atomic_uint_fast64_t wait_ns, slice_ns;
+    uint32_t room_requests, room_batch; /* that heap and slice_queries hold */
     void (*observe)(void *context, uint32_t queries, int background);
     void *observe_context;
     pthread_t thread;
     int started;
     /* The executor thread's own. */
     pd_task **heap;
-    uint32_t nheap, room;
+    uint32_t nheap;
     pd_task *background, **background_last;
     uint32_t since_background;
     uint64_t sequence;
@@ -509,17 +513,40 @@ static void *serve(void *context)
 
 /* ----------------------------------------------------------------------------------------------------- calls --- */
 
+static void take_over(pd_executor *e, const pd_config *config)
+{
+    e->max_requests = config->queue_requests;
+    e->max_queries = config->queue_queries;
+    e->stop_ns = config->stop_ms * 1000000ull;
+    atomic_store(&e->batch_queries, config->batch_queries);
+    atomic_store(&e->wait_ns, config->batch_wait_us * 1000ull);
+    atomic_store(&e->slice_ns, config->slice_us * 1000ull);
+}
+
+pd_status pd_executor_configure(pd_executor *e, const pd_config *config, pd_error *err)
+{
+    if (config->queue_requests > e->room_requests)
+        return pd_fail(err, PD_FAILED_PRECONDITION,
+                       "queue_requests is %u, over the %u that were reserved at start: restart for it",
+                       config->queue_requests, e->room_requests);
+    if (config->batch_queries > e->room_batch)
+        return pd_fail(err, PD_FAILED_PRECONDITION,
+                       "batch_queries is %u, over the %u that were reserved at start: restart for it",
+                       config->batch_queries, e->room_batch);
+    pthread_mutex_lock(&e->lock);
+    take_over(e, config);
+    pthread_mutex_unlock(&e->lock);
+    return PD_OK;
+}
+
 pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_executor **out, pd_error *err)
 {
     (void)device; /* indexes know theirs */
     pd_executor *e = calloc(1, sizeof *e);
     if (!e) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the executor");
-    e->max_requests = config->queue_requests;
-    e->max_queries = config->queue_queries;
-    e->batch_queries = config->batch_queries;
-    e->wait_ns = config->batch_wait_us * 1000ull;
-    e->slice_ns = config->slice_us * 1000ull;
-    e->stop_ns = config->stop_ms * 1000000ull;
+    e->room_requests = config->queue_requests;
+    e->room_batch = config->batch_queries;
+    take_over(e, config);
     e->inbox_last = &e->inbox;
     e->background_last = &e->background;
     e->calls_last = &e->calls;
@@ -530,9 +557,9 @@ pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_execut
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&e->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    e->heap = calloc(e->max_requests, sizeof e->heap[0]);
-    e->slice_queries = calloc(e->batch_queries, sizeof e->slice_queries[0]);
-    e->slice_answers = calloc(e->batch_queries, sizeof e->slice_answers[0]);
+    e->heap = calloc(e->room_requests, sizeof e->heap[0]);
+    e->slice_queries = calloc(e->room_batch, sizeof e->slice_queries[0]);
+    e->slice_answers = calloc(e->room_batch, sizeof e->slice_answers[0]);
     pd_status status = PD_OK;
     if (!e->heap || !e->slice_queries || !e->slice_answers)
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a queue of %u requests", e->max_requests);
@@ -583,7 +610,7 @@ pd_status pd_executor_submit(pd_executor *e, pd_task *task, pd_error *err)
     } else if (e->requests >= e->max_requests) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED,
                          "the search queue is full: %u requests wait (queue_requests)", e->max_requests);
-    } else if (task->queries > e->max_queries - e->queries) {
+    } else if (e->queries >= e->max_queries || task->queries > e->max_queries - e->queries) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED,
                          "the search queue is full: %u queries wait and %u more would pass its bound of %u "
                          "(queue_queries)",

@@ -98,6 +98,9 @@ pd_status pd_executor_background_index(pd_executor *executor, pd_index *index, c
 
 /* Starts the thread. The device is the executor's until close. */
 pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_executor **out, pd_error *err);
+/* Takes over queue_requests, queue_queries, batch_queries, batch_wait_us, slice_us and stop_ms; what waits stays. FAILED_PRECONDITION
+ * naming the key whose memory was not reserved at start; nothing is taken over then. Any thread. */
+pd_status pd_executor_configure(pd_executor *executor, const pd_config *config, pd_error *err);
 /* Finishes what is queued (at most stop_ms), refuses the rest with UNAVAILABLE, joins the thread. */
 void pd_executor_close(pd_executor *executor);
 

@@ -22,6 +22,7 @@ static const char usage[] =
     "  --help           prints this, and exits\n"
     "\n"
     "SIGTERM and SIGINT stop it: new requests are refused, queued ones are finished within stop_ms.\n"
+    "SIGHUP reads the configuration again, with the same --set, and takes over all of it or nothing.\n"
     "Exit status: 0 stopped as asked, 1 could not start, 2 wrong arguments or configuration.\n";
 
 #define MAX_SETS 256
@@ -33,8 +34,8 @@ typedef struct arguments {
     int check;
 } arguments;
 
-static sem_t asked_to_stop;
-static atomic_int running;
+static sem_t asked; /* something of what follows */
+static atomic_int asked_to_stop, asked_to_reload, running;
 
 /* While tables load there is nothing to finish: versions are immutable, and the lock goes with the process. */
 static void on_signal(int number)
@@ -42,17 +43,30 @@ static void on_signal(int number)
     (void)number;
     if (!atomic_load(&running)) _exit(0);
     int kept = errno;
-    sem_post(&asked_to_stop);
+    atomic_store(&asked_to_stop, 1);
+    sem_post(&asked);
+    errno = kept;
+}
+
+/* One that comes while tables load is done once they are. */
+static void on_hangup(int number)
+{
+    (void)number;
+    int kept = errno;
+    atomic_store(&asked_to_reload, 1);
+    sem_post(&asked);
     errno = kept;
 }
 
 static int catch_signals(void)
 {
-    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction stop = {.sa_handler = on_signal}, reload = {.sa_handler = on_hangup},
+                     ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&stop.sa_mask);
-    stop.sa_flags = SA_RESTART;
-    return sem_init(&asked_to_stop, 0, 0) || sigaction(SIGTERM, &stop, NULL) ||
-           sigaction(SIGINT, &stop, NULL) || sigaction(SIGPIPE, &ignore, NULL);
+    sigemptyset(&reload.sa_mask);
+    stop.sa_flags = reload.sa_flags = SA_RESTART;
+    return sem_init(&asked, 0, 0) || sigaction(SIGTERM, &stop, NULL) || sigaction(SIGINT, &stop, NULL) ||
+           sigaction(SIGHUP, &reload, NULL) || sigaction(SIGPIPE, &ignore, NULL);
 }
 
 /* -1: go on; else the exit status. */
@@ -84,7 +98,18 @@ static int read_arguments(int argc, char **argv, arguments *out)
     return -1;
 }
 
-static int serve(const pd_config *config)
+/* Until SIGTERM or SIGINT. */
+static void wait_for_the_end(pd_server *server, const arguments *args)
+{
+    while (!atomic_load(&asked_to_stop)) {
+        pd_error err = {0};
+        if (sem_wait(&asked)) continue; /* interrupted */
+        if (atomic_exchange(&asked_to_reload, 0))
+            pd_server_reload(server, args->config, args->sets, args->nsets, &err);
+    }
+}
+
+static int serve(const pd_config *config, const arguments *args)
 {
     pd_error err = {0};
     pd_server *server;
@@ -100,9 +125,8 @@ static int serve(const pd_config *config)
     atomic_store(&running, 1);
     pd_server_about(server, about, sizeof about);
     pd_log(PD_LOG_INFO, "%s", about);
-    while (sem_wait(&asked_to_stop) && errno == EINTR) {
-    }
-    pd_log(PD_LOG_INFO, "stopping: what is queued is finished, within %u ms", config->stop_ms);
+    wait_for_the_end(server, args);
+    pd_log(PD_LOG_INFO, "stopping: what is queued is finished, within %u ms", pd_server_stop_ms(server));
     pd_server_close(server);
     pd_log(PD_LOG_INFO, "stopped");
     return 0;
@@ -128,7 +152,7 @@ int main(int argc, char **argv)
     if (args.check)
         puts("the configuration is good");
     else
-        status = serve(config);
+        status = serve(config, &args);
     pd_config_free(config);
     return args.check ? 0 : status;
 }

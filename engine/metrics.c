@@ -175,6 +175,10 @@ void pd_metrics_text(pd_metrics *m, pd_text *text)
     for (int r = 0; r < 4; r++)
         pd_text_add(text, "pados_rungs_total{rung=\"%s\"} %llu\n", rungs[r],
                     (unsigned long long)value(&m->rungs[r]));
+    head(text, "pados_reloads_total", "counter", "Reloads of the configuration, by result.");
+    for (int r = 0; r < PD_RELOADS; r++)
+        pd_text_add(text, "pados_reloads_total{result=\"%s\"} %llu\n",
+                    r == PD_RELOAD_DONE ? "done" : "refused", (unsigned long long)value(&m->reloads[r]));
     stages_text(m, text);
     process_text(text);
 }

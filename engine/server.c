@@ -72,10 +72,7 @@ static pd_status open_net(pd_server *server, pd_port port, pd_net **out, pd_erro
 
     pd_net_options options = {.name = data ? "data" : "admin",
                               .listener = data ? &config->data : &config->admin,
-
-                              .max_message = config->max_message,
-                              .send_timeout_ms = config->send_timeout_ms,
-                              .pipe_requests = config->pipe_requests,
+                              .config = config,
                               .on_request = pd_serve,
                               .on_gone = pd_serve_gone,
                               .context = door,
@@ -88,7 +85,7 @@ pd_status pd_server_open(const pd_config *config, pd_server **out, pd_error *err
 {
     pd_server *server = calloc(1, sizeof *server);
     if (!server) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the server");
-    server->config = config;
+    atomic_store(&server->config, config);
     pd_status status = pd_tokens_load(config->data.token_file, &server->data_tokens, err);
     if (!status) status = pd_tokens_load(config->admin.token_file, &server->admin_tokens, err);
     if (!status) status = pd_tokens_load(config->http.token_file, &server->http_tokens, err);
@@ -150,6 +147,7 @@ void pd_server_close(pd_server *server)
     pd_tokens_free(server->data_tokens);
     pd_tokens_free(server->admin_tokens);
     pd_tokens_free(server->http_tokens);
+    pd_reload_free(server);
     free(server);
 }
 

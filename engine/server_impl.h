@@ -26,12 +26,19 @@
 typedef struct pd_door { /* one listener, seen from serve.c */
     pd_server *server;
     pd_port port;
-    const pd_tokens *tokens;
+    pd_tokens *tokens;
     char other[200]; /* the URL of the listener that does the rest; "": there is none */
 } pd_door;
 
+typedef struct pd_old_config { /* what a reload took over: readers of the one before may still be at it */
+    pd_config *config;
+    struct pd_old_config *next;
+} pd_old_config;
+
 struct pd_server {
-    const pd_config *config;
+    _Atomic(const pd_config *)
+        config;              /* what serves; a reload replaces it: read it once where one moment matters */
+    pd_old_config *reloaded; /* all that reloads brought, freed at the end */
     pd_metrics metrics;
     pd_tokens *data_tokens, *admin_tokens, *http_tokens;
     pd_device *device;
@@ -48,6 +55,8 @@ struct pd_server {
     atomic_uint_fast64_t held_bytes;
 };
 
+/* reload.c */
+void pd_reload_free(pd_server *server);
 /* serve.c */
 void pd_serve(void *door, pd_call *call, const uint8_t *bytes, size_t length, pd_crowd crowd);
 void pd_serve_gone(void *door);

@@ -177,6 +177,40 @@ static void test_tls_files_are_looked_at_before_anything_starts(void **state)
     assert_non_null(strstr(err.message, "admin.token_file"));
 }
 
+static void test_what_was_bound_opened_or_reserved_cannot_change(void **state)
+{
+    (void)state;
+    pd_config *now = load(NULL, NULL, 0);
+    static const char *const fixed[] = {"data_folder=x",
+                                        "data.url=\"ipc:///tmp/x\"",
+                                        "admin.cert_file=x",
+                                        "http.key_file=x",
+                                        "backend=cpu",
+                                        "isa=avx2",
+                                        "memory_mib=2",
+                                        "threads=3",
+                                        "builder_threads=3",
+                                        "writer_threads=2",
+                                        "changes.durability=none",
+                                        "changes.max_mib=7"};
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        pd_error err = {0};
+        char key[32];
+        snprintf(key, sizeof key, "%.*s", (int)strcspn(fixed[i], "="), fixed[i]);
+        pd_config *next = load(NULL, &fixed[i], 1);
+        assert_int_equal(pd_config_change(now, next, &err), PD_FAILED_PRECONDITION);
+        if (!strstr(err.message, key)) fail_msg("\"%s\" does not name %s", err.message, key);
+        pd_config_free(next);
+    }
+    const char *moving[] = {"slice_us=700", "deadline_ms=5", "data.token_file=x", "recall_sample=0.5",
+                            "log_level=error"};
+    pd_config *next = load(NULL, moving, 5);
+    pd_error err = {0};
+    assert_int_equal(pd_config_change(now, next, &err), PD_OK);
+    pd_config_free(next);
+    pd_config_free(now);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +219,7 @@ int main(void)
         cmocka_unit_test(test_keys_of_changes_have_units_and_names),
         cmocka_unit_test(test_what_is_not_known_or_out_of_bounds_is_refused_by_name),
         cmocka_unit_test(test_a_file_error_names_file_line_and_key),
+        cmocka_unit_test(test_what_was_bound_opened_or_reserved_cannot_change),
         cmocka_unit_test(test_a_public_address_needs_tls_and_a_token_or_the_word_insecure),
         cmocka_unit_test(test_tls_files_are_looked_at_before_anything_starts),
     };

@@ -263,10 +263,15 @@ static void test_a_token_matches_whole_or_not_at_all(void **state)
     assert_false(pd_tokens_match(tokens, "first-toke"));
     assert_false(pd_tokens_match(tokens, "first-tokenx"));
     assert_false(pd_tokens_match(tokens, ""));
+    pd_tokens *none;
+    assert_int_equal(pd_tokens_load("", &none, &err), PD_OK);
+    assert_true(pd_tokens_match(none, ""));
+    pd_tokens_swap(tokens, none);
+    assert_true(pd_tokens_match(tokens, "any"));
+    assert_false(pd_tokens_match(none, "any"));
+    assert_true(pd_tokens_match(none, "second-token"));
+    pd_tokens_free(none);
     pd_tokens_free(tokens);
-    assert_int_equal(pd_tokens_load("", &tokens, &err), PD_OK);
-    assert_null(tokens);
-    assert_true(pd_tokens_match(tokens, ""));
     assert_int_equal(pd_tokens_load("/nowhere/tokens", &tokens, &err), PD_INVALID_ARGUMENT);
 }
 
