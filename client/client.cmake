@@ -4,7 +4,8 @@ pkg_check_modules(CLIENT_JANSSON REQUIRED IMPORTED_TARGET jansson)
 find_package(Threads REQUIRED)
 set_target_properties(pados_wire PROPERTIES POSITION_INDEPENDENT_CODE ON)
 
-add_library(pados_client_objects OBJECT link.c connection.c search.c result.c admin.c push.c)
+add_library(pados_client_objects OBJECT link.c connection.c search.c result.c admin.c push.c write.c
+  erase.c)
 set_target_properties(pados_client_objects PROPERTIES POSITION_INDEPENDENT_CODE ON)
 target_include_directories(pados_client_objects
   PUBLIC ${CMAKE_CURRENT_SOURCE_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/../kernels)
