@@ -159,7 +159,7 @@ static pd_status push_commit(pd_catalog *catalog, const Pados__V1__PushCommit *i
     return status ? status : tell_job(catalog, job, reply, err);
 }
 
-/* A publish or rollback: what is pending already is not asked for twice. */
+/* A publish, rollback or rebuild: what is pending already is not asked for twice. */
 static pd_status queue_job(pd_catalog *catalog, pd_job_kind kind, const char *table_name, uint64_t version,
                            reply_t *reply, pd_error *err)
 {
@@ -203,6 +203,15 @@ static pd_status fill_info(const pd_table *table, Pados__V1__TableInfo *out, pd_
     pd_status status = set_text(&out->table, table->name, err);
     if (status || !face) return status;
     out->rows = face->rows;
+    if (table->serving) {
+        pd_live_stats live;
+        pd_resident_live(table->serving->served.resident, &live);
+        out->rows = live.rows;
+        out->changed = live.changed;
+        out->sequence = live.applied;
+    }
+    status = set_text(&out->problem, table->problem[0] ? table->problem : face->problem, err);
+    if (status) return status;
     out->dim = face->dim;
     out->code_dim = face->code_dim;
     out->nlist = face->nlist;
@@ -495,6 +504,8 @@ pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_
                          err);
     case PADOS__V1__REQUEST__BODY_ROLLBACK:
         return queue_job(catalog, PD_JOB_ROLLBACK, request->rollback->table, 0, reply, err);
+    case PADOS__V1__REQUEST__BODY_REBUILD:
+        return queue_job(catalog, PD_JOB_REBUILD, request->rebuild->table, 0, reply, err);
     case PADOS__V1__REQUEST__BODY_COMPARE:
         return compare(catalog, request->compare, reply, err);
     case PADOS__V1__REQUEST__BODY_PROFILE_PUT:

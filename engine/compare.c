@@ -80,8 +80,8 @@ static pd_status side_ask(pd_catalog *catalog, side *s, pd_device *device, pd_qu
         status = pd_executor_background(catalog->executor, s->served->resident, queries + at, n,
                                         s->answers + at, err);
         if (!status)
-            status = pd_version_exact(s->served->version, device, queries + at, n, s->exact_answers + at,
-                                      stop_when_closing, catalog, err);
+            status = pd_resident_exact(s->served->resident, pd_served_source(s->served), device, queries + at,
+                                       n, s->exact_answers + at, stop_when_closing, catalog, err);
     }
     return status;
 }

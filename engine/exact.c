@@ -44,8 +44,8 @@ static void run(pd_work *work)
     uint64_t began = pd_now_ns();
     uint32_t n = over(w, "", 0, 0) ? 0 : pd_search_take_exact(s);
     if (n)
-        status = pd_version_exact(s->served->version, worker->device, s->exact_queries, n, s->exact_answers,
-                                  over, w, &err);
+        status = pd_resident_exact(s->served->resident, pd_served_source(s->served), worker->device,
+                                   s->exact_queries, n, s->exact_answers, over, w, &err);
     else if (!over(w, "", 0, 0))
         status = pd_fail(&err, PD_RESOURCE_EXHAUSTED, "no memory for an exact search");
     s->timing.scan_ns += pd_now_ns() - began;

@@ -60,6 +60,8 @@ typedef struct pd_metrics {
     atomic_uint_fast64_t bytes_in[PD_PORTS], bytes_out[PD_PORTS];
     atomic_uint_fast64_t rungs[4];            /* queries by fallback rung */
     atomic_uint_fast64_t reloads[PD_RELOADS]; /* of the configuration */
+    pd_histogram write_time;                  /* microseconds, a batch of changes each, to its answer */
+    atomic_uint_fast64_t written_rows;
 } pd_metrics;
 
 void pd_count(atomic_uint_fast64_t *counter, uint64_t more);

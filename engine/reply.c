@@ -242,6 +242,7 @@ pd_status pd_reply_search(pd_search *s, uint64_t id, const char *backend, Pados_
     r->complete = s->complete;
     r->recall = s->recall;
     r->backend = (char *)backend;
+    r->sequence = s->sequence;
     put_hits(&b, r);
     put_explanations(&b, r);
     put_columns(&b, r);

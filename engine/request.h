@@ -91,6 +91,8 @@ typedef struct pd_search {
     float *vectors; /* [count][dim]; NULL: attributes alone */
     float *own_vectors;
     int resolved;
+    int awaited;       /* it has waited for a change */
+    uint64_t sequence; /* the last change of its table when it was first searched */
 
     uint32_t *waiting; /* [count] ring of queries to search; task.pending of them */
     uint32_t first_waiting;

@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "exact.h"
 #include "pados.pb-c.h"
+#include "writer.h"
 
 #define MAX_SCRATCH (1u << 20) /* hits of a slice under diversity caps */
 
@@ -98,9 +99,33 @@ static pd_status make_columns(pd_search *s, pd_error *err)
     return s->bytes && s->floats && s->keys ? PD_OK : no_memory(err);
 }
 
+/* A search that must see a change waits until it is visible: *next becomes PD_NEXT_PARK, once. */
+static pd_status await_change(pd_search *s, pd_next *next, pd_error *err)
+{
+    if (pd_writer_visible(pd_catalog_writer(s->catalog)) < s->ask->at_least) {
+        if (s->awaited)
+            return pd_fail(err, PD_UNAVAILABLE, "stopping: the change waited for is not visible yet");
+        s->awaited = 1;
+        *next = PD_NEXT_PARK;
+        return PD_OK;
+    }
+    /* Another version may have been switched in meanwhile, and it is that one which has the change. */
+    pd_served *now = NULL;
+    pd_status status = s->awaited ? pd_catalog_hold(s->catalog, s->ask->table, &now, err) : PD_OK;
+    if (!status && now && now != s->served)
+        status =
+            pd_fail(err, PD_UNAVAILABLE,
+                    "table \"%s\" was switched to another version while the search waited", s->served->table);
+    if (now) pd_catalog_release(now);
+    return status;
+}
+
 static pd_status start(pd_search *s, pd_error *err)
 {
     uint64_t began = pd_now_ns();
+    pd_live_stats live;
+    pd_resident_live(s->served->resident, &live);
+    s->sequence = live.applied;
     pd_status status = pd_resolve(s, err);
     if (status) return status;
     s->hits = malloc((size_t)s->count * s->k * sizeof s->hits[0]);
@@ -261,6 +286,8 @@ static pd_status prepare(pd_task *task, pd_next *next, pd_error *err)
     pd_search *s = of(task);
     pd_status status = PD_OK;
     if (!s->resolved) {
+        status = await_change(s, next, err);
+        if (status || *next == PD_NEXT_PARK) return status;
         status = start(s, err);
     } else if (s->nexact) {
         uint32_t n = s->nexact;
@@ -335,7 +362,11 @@ uint32_t pd_search_take_exact(pd_search *s)
 
 static void park(pd_task *task)
 {
-    pd_exact_add(of(task)->exact_worker, of(task));
+    pd_search *s = of(task);
+    if (s->resolved)
+        pd_exact_add(s->exact_worker, s);
+    else
+        pd_writer_await(pd_catalog_writer(s->catalog), task, s->ask->at_least);
 }
 
 static int wanted(pd_task *task)

@@ -10,7 +10,7 @@ target_link_libraries(pados_catalog PUBLIC pados_executor)
 add_library(pados_serve STATIC
   config.c config_change.c wire.c metrics.c workers.c tokens.c net.c conn.c http.c exact.c
   request_check.c request.c resolve.c search_task.c reply.c
-  serve.c pages.c server.c reload.c)
+  serve.c writes.c pages.c server.c reload.c)
 target_include_directories(pados_serve PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_definitions(pados_serve PUBLIC PADOS_VERSION="${PROJECT_VERSION}")
 target_link_libraries(pados_serve PUBLIC pados_executor pados_catalog pados_plan pados_wire PRIVATE nng::nng pados_flags)

@@ -1,7 +1,7 @@
 /* Start and stop, in order.
  *
  *   start   device, executor, HTTP (not ready), catalog (loads the tables), workers, data and admin listeners
- *   stop    refuse new requests, drain the executor, the exact worker, decoding, administration, replies, the sends; close the
+ *   stop    refuse new requests, write the changes that wait, drain the executor, the exact worker, decoding, administration, replies, the sends; close the
  *           listeners; then catalog, executor and device, which nobody uses any more
  */
 #include "server.h"
@@ -14,6 +14,8 @@
 #include "log.h"
 #include "pados.pb-c.h"
 #include "server_impl.h"
+#include "writer.h"
+#include "writes.h"
 
 static void observe_slice(void *context, uint32_t queries, int background)
 {
@@ -59,6 +61,7 @@ static pd_status open_workers(pd_server *server, pd_error *err)
                                  &server->decode_workers, err);
     if (!status) status = pd_workers_open("pd-reply", 1, UINT32_MAX, &server->reply_workers, err);
     if (!status) status = pd_exact_open(config, server->executor, PD_EXACT_WAITING, &server->exact, err);
+    if (!status) status = pd_writes_open(server, &server->writes, err);
     return status;
 }
 
@@ -125,10 +128,15 @@ static void stop_work(pd_server *server)
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     /* What was taken in is decoded first: it counts as queued. */
     pd_workers_close(server->decode_workers);
+    /* Changes that were taken in are logged and applied, while there is an executor to apply them. */
+    pd_writes_drain(server->writes);
+    pd_catalog *catalog = atomic_load(&server->catalog);
+    if (catalog) pd_writer_stop(pd_catalog_writer(catalog));
     if (server->executor) pd_executor_stop(server->executor);
     pd_exact_close(server->exact);
     pd_workers_close(server->admin_workers);
     pd_workers_close(server->reply_workers);
+    pd_writes_close(server->writes);
 }
 
 void pd_server_close(pd_server *server)

@@ -35,6 +35,8 @@ typedef struct pd_old_config { /* what a reload took over: readers of the one be
     struct pd_old_config *next;
 } pd_old_config;
 
+typedef struct pd_write_desk pd_write_desk; /* writes.h */
+
 struct pd_server {
     _Atomic(const pd_config *)
         config;              /* what serves; a reload replaces it: read it once where one moment matters */
@@ -45,6 +47,7 @@ struct pd_server {
     pd_executor *executor;
     _Atomic(pd_catalog *) catalog; /* NULL while it loads */
     pd_exact_worker *exact;
+    pd_write_desk *writes;
     pd_workers *admin_workers, *decode_workers, *reply_workers;
     pd_net *data_net, *admin_net;
     pd_http *http;
@@ -60,6 +63,7 @@ void pd_reload_free(pd_server *server);
 /* serve.c */
 void pd_serve(void *door, pd_call *call, const uint8_t *bytes, size_t length, pd_crowd crowd);
 void pd_serve_gone(void *door);
+void pd_serve_count(pd_door *door, uint32_t status); /* an answer goes out */
 /* pages.c */
 int pd_pages_ready(void *server, char *why, size_t room);
 void pd_pages_metrics(void *server, pd_text *text);

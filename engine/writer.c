@@ -37,6 +37,7 @@ struct pd_writer {
     pd_device *device; /* assigns what must be bound again */
     pthread_mutex_t lock;
     pthread_cond_t more, ran;
+    pthread_mutex_t after; /* errands that come when the thread has ended run one at a time */
     pd_write *first, **last;
     uint32_t waiting;
     uint64_t waiting_bytes;
@@ -429,6 +430,7 @@ pd_status pd_writer_open(pd_catalog *catalog, pd_writer **out, pd_error *err)
     writer->errands_last = &writer->errands;
     atomic_store(&writer->visible, pd_changes_last(catalog->changes));
     pthread_mutex_init(&writer->lock, NULL);
+    pthread_mutex_init(&writer->after, NULL);
     pthread_cond_init(&writer->ran, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -488,7 +490,11 @@ pd_status pd_writer_run(pd_writer *writer, pd_writer_work fn, void *argument, pd
             pthread_cond_wait(&writer->ran, &writer->lock);
     }
     pthread_mutex_unlock(&writer->lock);
-    return ended ? fn(argument, e.err) : e.status;
+    if (!ended) return e.status;
+    pthread_mutex_lock(&writer->after);
+    pd_status status = fn(argument, e.err);
+    pthread_mutex_unlock(&writer->after);
+    return status;
 }
 
 uint64_t pd_writer_visible(const pd_writer *writer)
@@ -527,5 +533,6 @@ void pd_writer_close(pd_writer *writer)
     pthread_cond_destroy(&writer->more);
     pthread_cond_destroy(&writer->ran);
     pthread_mutex_destroy(&writer->lock);
+    pthread_mutex_destroy(&writer->after);
     free(writer);
 }
