@@ -1,0 +1,1 @@
+pados_test(engine changes pados_changes)
