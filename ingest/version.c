@@ -239,8 +239,27 @@ void pd_version_close(pd_version *v)
     free(v->lists_bytes);
     free(v->page_list);
     free(v->segment_bytes);
+    pd_projection_close(v->projection);
     pd_schema_free(v->schema);
     free(v);
+}
+
+pd_status pd_version_projection(const pd_version *version, const pd_projection **out, pd_error *err)
+{
+    pd_version *v = (pd_version *)version; /* what it keeps for later is no part of what it says */
+    pd_projection *there = __atomic_load_n(&v->projection, __ATOMIC_ACQUIRE), *mine = NULL;
+    *out = there;
+    if (there) return PD_OK;
+    pd_status status =
+        pd_projection_open(v->info.lists.projection, v->info.layout.code_dim, v->info.lists.centroids,
+                           v->info.shape.nlist, v->info.shape.dim, &mine, err);
+    if (status) return status;
+    *out = mine;
+    if (__atomic_compare_exchange_n(&v->projection, &there, mine, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return PD_OK;
+    pd_projection_close(mine);
+    *out = there;
+    return PD_OK;
 }
 
 pd_status pd_version_adopt_calibration(pd_version *v, const pd_calibration *calibration, pd_error *err)

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "lists_file.h"
 #include "manifest.h"
+#include "project.h"
 #include "version.h"
 
 /* The three files of pages, each with its file of sums. */
@@ -34,11 +35,15 @@ struct pd_version {
     void *segment_bytes;
     pd_segments segments;
     uint16_t limits[PD_MAX_BYTES]; /* values of a byte column are below this; at least 1 */
+    pd_projection *projection;     /* made when rows are first encoded (__atomic) */
 };
 
 /* Reads count pages from first into memory and checks their sums. DATA_LOSS naming file and page. */
 pd_status pd_page_file_read(const pd_page_file *file, uint32_t first, uint32_t count, void *memory,
                             pd_error *err);
+
+/* The projection of its codes, where they have fewer dimensions than rows. Any thread. RESOURCE_EXHAUSTED. */
+pd_status pd_version_projection(const pd_version *version, const pd_projection **out, pd_error *err);
 
 /* That a main page's byte columns hold values within their sizes, and that its scales and terms are numbers. DATA_LOSS. */
 pd_status pd_page_check(const pd_version *version, uint32_t number, void *page, pd_error *err);
