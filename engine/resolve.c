@@ -117,12 +117,10 @@ static int take_segment(pd_search *s, uint32_t q, const char *name, float *out)
     const pd_version_info *info = s->from->info;
     const pd_attribute *attribute = pd_schema_find(info->schema, name);
     const char *text = context_value(s, q, name);
-    if (!attribute || !text || !info->segment_means) return 0;
-    size_t at = (size_t)(attribute - info->schema->attributes);
+    if (!attribute || !text) return 0;
+    uint32_t at = (uint32_t)(attribute - info->schema->attributes);
     int value = pd_attribute_value(attribute, text);
-    if (value <= 0 || !info->segment_means[at] || !info->segment_counts[at][value]) return 0;
-    uint32_t dim = info->shape.dim;
-    memcpy(out, info->segment_means[at] + (size_t)value * dim, dim * sizeof *out);
+    if (value <= 0 || !pd_version_segment(s->from->version, at, (uint32_t)value, out)) return 0;
     if (!usable(s, out)) return 0;
     size_t length = strlen(name) + strlen(text) + 2;
     char *segment = pd_arena_take(&s->arena, length);

@@ -59,7 +59,7 @@ static int normalise(float *row, uint32_t dim)
     return 1;
 }
 
-/* Slots of the picked rows: lists fill their pages from the front. */
+/* Slots of the picked rows: lists fill their pages from the front, but for what was scrubbed. */
 static void pick_slots(const pd_version_info *info, uint32_t count, uint32_t *slots)
 {
     uint64_t before = 0; /* rows of the lists before this one */
@@ -89,7 +89,8 @@ pd_status pd_sample_version(const pd_version *version, uint32_t count, pd_metric
     pd_status status = make_room(out, count, dim, 1, err);
     if (status) return status;
     pick_slots(info, count, out->slots);
-    status = pd_version_source(version, out->slots, count, out->vectors, err);
+    if (count) status = pd_version_settle(version, out->slots, count, err);
+    if (!status) status = pd_version_source(version, out->slots, count, out->vectors, err);
     if (status) {
         pd_sample_free(out);
         return status;

@@ -14,7 +14,6 @@
 
 #include "random.h"
 #include "score.h"
-#include "version_impl.h"
 
 #define WEIGHTS_BYTES (64u << 20)
 #define SD_QUERIES    128u
@@ -60,21 +59,6 @@ static void shuffle(uint32_t *items, uint32_t n, uint64_t seed)
     }
 }
 
-/* The ids of slots, from the pages on disk: the index belongs to the searching side. */
-static pd_status read_ids(const pd_version *v, const uint32_t *slots, uint32_t n, uint64_t *ids,
-                          pd_error *err)
-{
-    void *page = aligned_alloc(64, (size_t)v->files[PD_FILE_PAGES].page_bytes);
-    if (!page) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a page");
-    pd_status status = PD_OK;
-    for (uint32_t i = 0; !status && i < n; i++) {
-        status = pd_page_file_read(&v->files[PD_FILE_PAGES], slots[i] / PD_PAGE_ROWS, 1, page, err);
-        if (!status) ids[i] = pd_page_ids(&v->info.layout, page)[slots[i] % PD_PAGE_ROWS];
-    }
-    free(page);
-    return status;
-}
-
 /* The sample in random order, so that its first part is a sample as well. */
 static pd_status take_queries(pd_calibrating *r, pd_error *err)
 {
@@ -99,11 +83,12 @@ static pd_status take_queries(pd_calibrating *r, pd_error *err)
                    dim * sizeof *r->queries);
     } else {
         take_slots(r->info, r->n, in->seed, from);
+        status = pd_version_settle(in->version, from, r->n, err);
         shuffle(from, r->n, in->seed + 1);
         r->exclude = malloc((size_t)r->n * sizeof *r->exclude);
-        status = r->exclude ? read_ids(in->version, from, r->n, r->exclude, err)
-                            : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u queries", r->n);
-        if (!status) status = pd_version_source(in->version, from, r->n, r->queries, err);
+        pd_rows rows = {.vectors = r->queries, .ids = r->exclude};
+        if (!r->exclude) status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u queries", r->n);
+        if (!status) status = pd_version_rows(in->version, from, r->n, &rows, err);
     }
     free(from);
     return status;
