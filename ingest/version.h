@@ -103,6 +103,10 @@ pd_status pd_version_exact(const pd_version *version, pd_device *device, const p
 pd_status pd_version_source(const pd_version *version, const uint32_t *slots, uint32_t n, float *rows,
                             pd_error *err);
 
+/* Ids and byte columns of slots, from disk. ids: [n], bytes: [n][nbytes]; either may be NULL. */
+pd_status pd_version_columns(const pd_version *version, const uint32_t *slots, uint32_t n, uint64_t *ids,
+                             uint8_t *bytes, pd_error *err);
+
 /* Writes calibration.json (tmp, sync, rename). */
 pd_status pd_version_set_calibration(const char *folder, const pd_calibration *calibration, pd_error *err);
 /* The same for an opened version, which keeps it from then on. Nobody else may be reading the version's calibration yet. */

@@ -114,3 +114,29 @@ pd_status pd_version_source(const pd_version *v, const uint32_t *slots, uint32_t
     free(page);
     return status;
 }
+
+pd_status pd_version_columns(const pd_version *v, const uint32_t *slots, uint32_t n, uint64_t *ids,
+                             uint8_t *bytes, pd_error *err)
+{
+    const pd_page_file *file = &v->files[PD_FILE_PAGES];
+    const pd_layout *layout = &v->info.layout;
+    uint32_t nbytes = v->info.shape.nbytes, held = UINT32_MAX;
+    void *page = aligned_alloc(64, (size_t)file->page_bytes);
+    if (!page) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a page");
+    pd_status status = PD_OK;
+    for (uint32_t i = 0; !status && i < n; i++) {
+        uint32_t number = slots[i] / PD_PAGE_ROWS, row = slots[i] % PD_PAGE_ROWS;
+        if (number >= v->info.npages) {
+            status = pd_fail(err, PD_OUT_OF_RANGE, "slot %u is not in %s", slots[i], file->path);
+            break;
+        }
+        if (number != held) status = pd_page_file_read(file, number, 1, page, err);
+        if (status) break;
+        held = number;
+        if (ids) ids[i] = pd_page_ids(layout, page)[row];
+        for (uint32_t c = 0; bytes && c < nbytes; c++)
+            bytes[(size_t)i * nbytes + c] = pd_page_bytes(layout, page, c)[row];
+    }
+    free(page);
+    return status;
+}
