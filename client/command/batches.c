@@ -92,7 +92,7 @@ static void print_sum(const batches *b)
     double seconds = (double)(now_ms() - b->start_ms) / 1000;
     if (b->g->json) {
         json_line(json_pack(
-            "{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:o}", "table", json_text(b->table), "rows",
+            "{s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:I, s:o}", "table", json_text(b->table), "rows",
             (json_int_t)rows, "batches", (json_int_t)b->count, "changed", (json_int_t)b->changed, "fresh",
             (json_int_t)b->fresh, "missing", (json_int_t)b->missing, "sequence", json_id(b->sequence),
             "durable", (int)b->durable, "repeated", (json_int_t)b->repeated, "seconds", json_real(seconds)));

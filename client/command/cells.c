@@ -181,9 +181,11 @@ static void pick_column(const cells_column *column, const uint32_t *lines, uint3
     const char **texts = pool_take(p, (size_t)count + 1, sizeof *texts);
     uint32_t ntexts = 0, unknown = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t *name = lines[i] == CELLS_NO_LINE ? &unknown : &renamed[column->of[lines[i]]];
+        uint32_t text = lines[i] == CELLS_NO_LINE ? CELLS_NO_LINE : column->of[lines[i]];
+        bool known = text != CELLS_NO_LINE && *column->texts[text];
+        uint32_t *name = known ? &renamed[text] : &unknown;
         if (!*name) {
-            texts[ntexts] = name == &unknown ? "" : column->texts[name - renamed];
+            texts[ntexts] = known ? column->texts[text] : "";
             *name = ++ntexts;
         }
         of[i] = *name - 1;
