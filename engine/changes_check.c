@@ -3,7 +3,8 @@
  * LMDB follows page numbers and lengths in its map without looking whether they can be right: a flipped bit in a branch page is a
  * fault of the process, not an error. So a start walks all pages that the newest meta page leads to, with pread and with every
  * number compared before it is used: pages carry their own number, are used once (free ones included), nodes lie inside
- * their page, keys ascend, counts are those that the tree's root says. Values have checksums of their own, and are not looked at here.
+ * their page, keys ascend, counts are those that the tree's root says, small sealed values fit their keys. Records have checksums of
+ * their own and are not looked at here.
  *
  * The layout is LMDB's data version 1, on a 64-bit little-endian machine (mdb.c describes it):
  *
@@ -28,7 +29,6 @@
 #define NONE         UINT64_MAX /* the root of an empty tree */
 #define DEPTH        32u        /* LMDB's CURSOR_STACK */
 #define KEY_MOST     511u
-#define NAMES_MOST   64u
 #define F_BRANCH     0x01u
 #define F_LEAF       0x02u
 #define F_OVERFLOW   0x04u
@@ -46,18 +46,20 @@ typedef struct walk {
     const char *file;
     int fd;
     uint32_t page_size;
-    uint64_t pages;         /* of the file that are in use: last page + 1 */
-    unsigned char *used;    /* a bit for each */
-    unsigned char *page;    /* [DEPTH + 1][page_size]: the way from the root */
-    tree names[NAMES_MOST]; /* the trees by name, met in the tree of names */
-    uint32_t nnames;
+    uint64_t pages;      /* of the file that are in use: last page + 1 */
+    unsigned char *used; /* a bit for each */
+    unsigned char *page; /* [DEPTH + 1][page_size]: the way from the root */
+    tree named[PD_DBS];  /* met in the tree of names */
+    uint32_t nnamed;
     pd_error *err;
 } walk;
+
+typedef enum tree_kind { TREE_FREE, TREE_NAMES, TREE_SEALED, TREE_PLAIN } tree_kind;
 
 /* A tree being walked. */
 typedef struct tour {
     tree want, seen;
-    int is_free, is_names;
+    tree_kind kind;
     int any; /* there was a key */
     size_t nlast;
     unsigned char last[KEY_MOST];
@@ -120,7 +122,7 @@ static int integer_compare(const unsigned char *a, const unsigned char *b)
 
 static pd_status key_ascends(walk *w, tour *t, uint64_t number, const unsigned char *key, size_t n)
 {
-    int integers = t->is_free || (t->want.flags & INTEGER_KEYS);
+    int integers = t->kind == TREE_FREE || (t->want.flags & INTEGER_KEYS);
     if (!n || n > KEY_MOST || (integers && n != 8)) return wrong(w, number, "a key has an impossible length");
     if (t->any) {
         int order;
@@ -163,13 +165,28 @@ static pd_status overflow_value(walk *w, tour *t, uint64_t number, uint64_t firs
         return wrong(w, first, "it is not the value that a leaf says");
     if (has > n) status = use(w, first + n, has - n, first);
     t->seen.overflow += has;
-    if (status || !t->is_free) return status;
+    if (status || t->kind != TREE_FREE) return status;
     unsigned char *list = malloc(length);
     if (!list) return pd_fail(w->err, PD_RESOURCE_EXHAUSTED, "no memory to check %s", w->file);
     status = pd_file_read_at(w->fd, w->file, first * w->page_size + PAGE_HEAD, length, list, w->err);
     if (!status) status = free_pages(w, first, list, length);
     free(list);
     return status;
+}
+
+static pd_status named_tree(walk *w, uint64_t number, const unsigned char *node, uint16_t flags,
+                            uint64_t length)
+{
+    const char *name = (const char *)node + NODE_HEAD;
+    size_t n = u16(node + 6);
+    for (uint32_t i = 0; flags == NODE_TREE && length == 48 && i < PD_DBS; i++) {
+        const pd_database *db = &pd_databases[i];
+        if (strlen(db->name) != n || memcmp(db->name, name, n)) continue;
+        w->named[i] = tree_of(node + NODE_HEAD + n);
+        w->nnamed++;
+        if (w->named[i].flags == db->flags) return PD_OK;
+    }
+    return wrong(w, number, "a name leads to no tree of a log");
 }
 
 static pd_status leaf_node(walk *w, tour *t, uint64_t number, const unsigned char *node, size_t room)
@@ -184,15 +201,13 @@ static pd_status leaf_node(walk *w, tour *t, uint64_t number, const unsigned cha
     pd_status status = key_ascends(w, t, number, node + NODE_HEAD, nkey);
     t->seen.entries++;
     if (status) return status;
-    if (t->is_names) {
-        if (flags != NODE_TREE || length != 48 || w->nnames == NAMES_MOST)
-            return wrong(w, number, "a name leads to no tree");
-        w->names[w->nnames++] = tree_of(value);
-        return PD_OK;
-    }
+    if (t->kind == TREE_NAMES) return named_tree(w, number, node, flags, length);
     if (flags & ~NODE_BIG) return wrong(w, number, "a node is of an unknown kind");
     if (flags & NODE_BIG) return overflow_value(w, t, number, u64(value), length);
-    return t->is_free ? free_pages(w, number, value, length) : PD_OK;
+    MDB_val sealed = {length, (void *)(uintptr_t)value}, key = {nkey, (void *)(uintptr_t)(node + NODE_HEAD)};
+    if (t->kind == TREE_SEALED && !pd_seal_fits(&key, &sealed))
+        return wrong(w, number, "a checksum does not fit");
+    return t->kind == TREE_FREE ? free_pages(w, number, value, length) : PD_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------- a tree --- */
@@ -233,9 +248,9 @@ static pd_status visit_page(walk *w, tour *t, uint64_t number, uint64_t by, uint
     return status;
 }
 
-static pd_status visit_tree(walk *w, const tree *want, int is_free, int is_names, uint64_t by)
+static pd_status visit_tree(walk *w, const tree *want, tree_kind kind, uint64_t by)
 {
-    tour t = {.want = *want, .is_free = is_free, .is_names = is_names};
+    tour t = {.want = *want, .kind = kind};
     if (want->root == NONE) return want->depth || want->entries ? wrong(w, by, "a tree has no root") : PD_OK;
     if (!want->depth || want->depth > DEPTH) return wrong(w, by, "a tree has an impossible depth");
     pd_status status = visit_page(w, &t, want->root, by, 1);
@@ -271,6 +286,10 @@ static pd_status newest_meta(walk *w, uint64_t size, unsigned char *meta)
         uint64_t txnid = u64(m + 144);
         if (txnid && txnid % 2 != i) return wrong(w, i, "its transaction belongs to the other one");
     }
+    /* Each commit writes one of them, so a number that is not the other's neighbour is not LMDB's. */
+    uint64_t a = u64(both[0] + 144), b = u64(both[1] + 144);
+    if ((a || b) && a + 1 != b && b + 1 != a)
+        return wrong(w, b > a, "its transaction does not follow the other one");
     memcpy(meta, both[u64(both[1] + 144) > u64(both[0] + 144)], sizeof both[0]);
     return PD_OK;
 }
@@ -288,10 +307,13 @@ static pd_status check_open(walk *w, uint64_t size)
     w->page = malloc((size_t)(DEPTH + 1) * w->page_size);
     if (!w->used || !w->page) return pd_fail(w->err, PD_RESOURCE_EXHAUSTED, "no memory to check %s", w->file);
     tree free_tree = tree_of(meta + 40), name_tree = tree_of(meta + 88);
-    status = visit_tree(w, &free_tree, 1, 0, at);
-    if (!status) status = visit_tree(w, &name_tree, 0, 1, at);
-    for (uint32_t i = 0; !status && i < w->nnames; i++)
-        status = visit_tree(w, &w->names[i], 0, 0, name_tree.root);
+    status = visit_tree(w, &free_tree, TREE_FREE, at);
+    if (!status) status = visit_tree(w, &name_tree, TREE_NAMES, at);
+    if (!status && w->nnamed && w->nnamed != PD_DBS)
+        status = wrong(w, name_tree.root, "a tree's name is missing");
+    for (uint32_t i = 0; !status && w->nnamed && i < PD_DBS; i++)
+        status =
+            visit_tree(w, &w->named[i], pd_databases[i].sealed ? TREE_SEALED : TREE_PLAIN, name_tree.root);
     return status;
 }
 

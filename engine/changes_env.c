@@ -20,16 +20,13 @@
 #include "changes_impl.h"
 #include "version.h" /* pd_folder_sync */
 
-static const struct {
-    const char *name;
-    unsigned flags;
-} databases[PD_DBS] = {
-    [PD_DB_RECORDS] = {"records", MDB_INTEGERKEY},
-    [PD_DB_KEYS] = {"keys", 0},
-    [PD_DB_ORDER] = {"order", MDB_INTEGERKEY},
-    [PD_DB_FLOORS] = {"floors", 0},
-    [PD_DB_STATE] = {"state", 0},
-    [PD_DB_DOCUMENTS] = {"documents", 0},
+const pd_database pd_databases[PD_DBS] = {
+    [PD_DB_RECORDS] = {"records", MDB_INTEGERKEY, 0},
+    [PD_DB_KEYS] = {"keys", 0, 1},
+    [PD_DB_ORDER] = {"order", MDB_INTEGERKEY, 0},
+    [PD_DB_FLOORS] = {"floors", 0, 1},
+    [PD_DB_STATE] = {"state", 0, 1},
+    [PD_DB_DOCUMENTS] = {"documents", 0, 1},
 };
 
 /* How many transactions this thread is inside with: one that is may go in again though the gate is closing, or it would wait for
@@ -144,7 +141,7 @@ static int open_databases(pd_changes *log)
     MDB_txn *txn;
     int rc = mdb_txn_begin(log->env, NULL, 0, &txn);
     for (int i = 0; !rc && i < PD_DBS; i++)
-        rc = mdb_dbi_open(txn, databases[i].name, databases[i].flags | MDB_CREATE, &log->db[i]);
+        rc = mdb_dbi_open(txn, pd_databases[i].name, pd_databases[i].flags | MDB_CREATE, &log->db[i]);
     if (rc) goto err_after_begin;
     uint64_t format = PD_CHANGES_FORMAT, last = 0;
     rc = pd_seal_number(txn, log->db[PD_DB_STATE], "format", 6, &format);

@@ -38,6 +38,12 @@
 #define PD_SEAL            8u
 
 enum { PD_DB_RECORDS, PD_DB_KEYS, PD_DB_ORDER, PD_DB_FLOORS, PD_DB_STATE, PD_DB_DOCUMENTS, PD_DBS };
+typedef struct pd_database {
+    const char *name;
+    unsigned flags;
+    int sealed; /* its values are */
+} pd_database;
+extern const pd_database pd_databases[PD_DBS];
 
 /* A record that is acknowledged and not stored yet (PD_DURABLE_INTERVAL). Counted: a reader may hold it beyond its storing. */
 typedef struct pd_pending {

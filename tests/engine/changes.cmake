@@ -1,1 +1,3 @@
-pados_test(engine changes pados_changes)
+foreach(file changes changes_damage)
+  pados_test(engine ${file} pados_changes)
+endforeach()

@@ -69,7 +69,7 @@ static inline void logbook_remove(logbook *l)
 /* The byte i of record n. */
 static inline unsigned char byte_of(uint64_t sequence, size_t i)
 {
-    return (unsigned char)(sequence * 131 + i * 7 + (i >> 8));
+    return (unsigned char)((sequence * 0x9e3779b97f4a7c15u ^ i * 0xbf58476d1ce4e5b9u) >> 56);
 }
 
 /* Bytes are shared: valid until the next 64 calls. */
