@@ -297,6 +297,20 @@ static void test_a_page_that_was_loaded_joins_a_list_with_its_rows(void **state)
         must_change(c, i, pd_index_window(c->indexes[i], PD_PAGES_MAIN, page, 1, &window, &got, &err), &err);
         memcpy(window, own, bytes);
         must_change(c, i, pd_index_commit(c->indexes[i], &err), &err);
+        /* Until then nobody sees it. */
+        uint32_t slots[PD_PAGE_ROWS];
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            slots[r] = page * PD_PAGE_ROWS + r;
+        pd_hit hits[PD_PAGE_ROWS];
+        pd_answer answer = {.hits = hits};
+        pd_query query = {.vector = c->w->rows,
+                          .similarity = 1.0f,
+                          .slots = slots,
+                          .nslots = PD_PAGE_ROWS,
+                          .k = PD_PAGE_ROWS,
+                          .min_score = -INFINITY};
+        must_change(c, i, pd_index_search(c->indexes[i], &query, 1, &answer, NULL, &err), &err);
+        assert_int_equal(answer.count, 0);
     }
     grow(c, &list, &page, 1);
     check_changes(c, s);
@@ -438,6 +452,50 @@ static void test_a_row_that_is_written_over_is_gone(void **state)
     changing_free(c);
 }
 
+/* A table was there before, and its rows still lie in memory where the next one has none yet: the first row of a page brings none of
+ * them along, and pages without rows read as empty ones. */
+static void test_what_memory_held_before_does_not_come_out(void **state)
+{
+    const tested_devices *d = *state;
+    changing *c = changing_make(d, world_make(PD_L2, PD_CODE_I8, PD_REFINE_F16, 17, WORLD_LISTS), 0.0f);
+    if (!c) skip();
+    world *w = c->w;
+    const uint32_t list = 12, page = 40, slot = page * PD_PAGE_ROWS + 9;
+    /* Everywhere rows of list 12, then nothing. */
+    for (uint32_t p = 0; p < w->npages; p++) {
+        c->page_list[p] = list;
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            put_row(w, NULL, w->rows, 77, 0x5555555555555555u, r, w->pages + p * w->layout.page_bytes,
+                    w->refines + p * w->layout.refine_bytes);
+    }
+    count_lists(c);
+    for (uint32_t i = 0; i < d->n; i++) {
+        pd_error err = {0};
+        pd_index_close(c->indexes[i]);
+        must_change(c, i, world_load(w, d->devices[i], 0.0f, &c->indexes[i], &err), &err);
+        pd_index_close(c->indexes[i]);
+    }
+    for (uint32_t p = 0; p < w->npages; p++) {
+        c->page_list[p] = IN_NO_LIST;
+        pd_page_clear(&w->shape, &w->layout, w->pages + p * w->layout.page_bytes);
+    }
+    memset(w->refines, 0, w->npages * w->layout.refine_bytes);
+    count_lists(c);
+    pd_lists lists = {
+        .centroids = w->centroids, .offsets = w->offsets, .pages = w->page_numbers, .rows = w->counts};
+    for (uint32_t i = 0; i < d->n; i++) {
+        pd_index_spec spec = {.shape = w->shape, .npages = w->npages, .name = "world@2"};
+        pd_error err = {0};
+        must_change(c, i, pd_index_open(d->devices[i], &spec, &c->indexes[i], &err), &err);
+        must_change(c, i, pd_index_set_lists(c->indexes[i], &lists, &err), &err);
+    }
+    grow(c, &list, &page, 1);
+    write_at(c, &slot, 1, NULL);
+    for (uint32_t i = 0; i < d->n; i++)
+        same_pages(c, i, c->indexes[i]);
+    changing_free(c);
+}
+
 /* ---------------------------------------------------------------------------------------------- what is refused --- */
 
 static void refused(pd_status status, pd_status want, const pd_error *err, const char *word)
@@ -565,6 +623,7 @@ int main(void)
         cmocka_unit_test(test_lists_that_are_set_again_replace_those_that_grew),
         cmocka_unit_test(test_a_deleted_row_never_comes_back),
         cmocka_unit_test(test_a_row_that_is_written_over_is_gone),
+        cmocka_unit_test(test_what_memory_held_before_does_not_come_out),
         cmocka_unit_test(test_impossible_changes_are_refused_and_change_nothing),
         cmocka_unit_test(test_what_a_table_has_not_cannot_change),
     };
