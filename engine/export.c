@@ -14,7 +14,6 @@
 #include "log.h"
 #include "pados.pb-c.h"
 #include "profile.h"
-#include "scrub.h"
 
 static pd_status no_memory(pd_error *err)
 {
@@ -114,12 +113,16 @@ static pd_status add_versions(pd_catalog *catalog, const char *table_name, uint6
     pthread_mutex_unlock(&catalog->mutex);
     for (uint32_t i = 0; !status && i < n; i++) {
         char folder[PD_PATH_ROOM];
-        uint8_t holds = 0;
+        uint32_t slot = PD_NO_SLOT;
+        pd_version *version = NULL;
         pd_version_folder(catalog, table_name, numbers[i], folder);
-        status = pd_version_holds(folder, &id, 1, &holds, err);
+        status = pd_version_open(folder, &version, err);
+        if (!status) status = pd_version_find(version, &id, 1, &slot, err);
+        pd_version_close(version);
         if (status == PD_NOT_FOUND) status = PD_OK; /* it was removed meanwhile */
-        if (holds) json_array_append_new(list, json_integer((json_int_t)numbers[i]));
-        *found |= holds;
+        if (slot == PD_NO_SLOT) continue;
+        json_array_append_new(list, json_integer((json_int_t)numbers[i]));
+        *found = 1;
     }
     return status;
 }

@@ -61,7 +61,7 @@ static pd_status apply(void *argument, pd_error *err)
 
 static void remark(pd_followed *out, const char *text)
 {
-    if (!out->first[0]) snprintf(out->first, sizeof out->first, "%s", text);
+    if (!out->first[0]) snprintf(out->first, sizeof out->first, "%.290s", text);
 }
 
 static pd_status apply_batch(const following *f, pd_batch *batch, pd_error *err)
