@@ -146,7 +146,7 @@ static inline live_world *live_open(live_case of, uint64_t seed, uint32_t spare)
     write_rows(w, rows, ids);
     pd_build_input in = input_make(schema, rows, BUILT, DIM);
     in.ids = ids;
-    in.nlist = of.lookup ? 0 : LISTS;
+    in.nlist = of.lookup || schema->nlist ? 0 : LISTS;
     in.attributes = path_in(w->folder, "a.csv");
     pd_error err;
     ok(pd_build(&in, path_in(w->folder, "v"), w->other, NULL, NULL, &err), &err);
