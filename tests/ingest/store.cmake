@@ -6,4 +6,7 @@ pados_test(ingest ranges pados_store)
 pados_test(ingest resident pados_store)
 pados_test(ingest live pados_store)
 pados_test(ingest live_edges pados_store)
+pados_test(ingest live_memory pados_store)
+target_link_options(test_ingest_live_memory PRIVATE
+  LINKER:--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc)
 pados_test(ingest calibrate pados_store)
