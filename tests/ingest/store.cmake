@@ -6,6 +6,8 @@ pados_test(ingest ranges pados_store)
 pados_test(ingest resident pados_store)
 pados_test(ingest live pados_store)
 pados_test(ingest live_edges pados_store)
+pados_test(ingest live_threads pados_store)
+pados_test(ingest live_plan pados_plan)
 pados_test(ingest live_memory pados_store)
 target_link_options(test_ingest_live_memory PRIVATE
   LINKER:--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc)
