@@ -1,6 +1,6 @@
 /* The disk that a power cut could have left: made of the diary that libpados_fault.so wrote.
  *
- *     pados-fault-rebuild --journal FILE --at BYTES --seed N --out FOLDER [--base FOLDER]
+ *     pados-fault-rebuild --journal FILE --at BYTES --seed N --out FOLDER [--base FOLDER] [--no-syncs]
  *     pados-fault-rebuild --journal FILE --list
  *
  * The power goes when the diary was BYTES long. base is what the folder held when the diary began (nothing, where it is left
@@ -12,6 +12,7 @@
  *    bring back what it lost, until the page is written again;
  *  - a folder's names as they were when a sync of that folder began; of what was made, renamed and removed in it since, the first
  *    few, by chance how many. A rename between two folders is in both or in neither. A sync of a file does not keep its name.
+ *  - with --no-syncs, nothing was ever synced: what a drill must notice.
  *  - the write that was under way is there in part, by chance.
  */
 #include <dirent.h>
@@ -31,7 +32,7 @@
 static void usage(void)
 {
     fprintf(stderr, "usage: pados-fault-rebuild --journal FILE (--list | --at BYTES --seed N --out FOLDER "
-                    "[--base FOLDER])\n");
+                    "[--base FOLDER] [--no-syncs])\n");
     exit(2);
 }
 
@@ -107,16 +108,12 @@ static void save_folder(const node *folder, const char *path)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"journal", 1, NULL, 'j'},
-                                            {"at", 1, NULL, 'a'},
-                                            {"seed", 1, NULL, 's'},
-                                            {"base", 1, NULL, 'b'},
-                                            {"out", 1, NULL, 'o'},
-                                            {"list", 0, NULL, 'l'},
-                                            {0}};
+    static const struct option options[] = {
+        {"journal", 1, NULL, 'j'}, {"at", 1, NULL, 'a'},   {"seed", 1, NULL, 's'},     {"base", 1, NULL, 'b'},
+        {"out", 1, NULL, 'o'},     {"list", 0, NULL, 'l'}, {"no-syncs", 0, NULL, 'n'}, {0}};
     const char *journal = NULL, *base = NULL, *out = NULL;
     uint64_t at = UINT64_MAX, seed = 0;
-    int only_list = 0, c;
+    int only_list = 0, made_durable = 1, c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == 'j')
             journal = optarg;
@@ -128,6 +125,8 @@ int main(int argc, char **argv)
             base = optarg;
         else if (c == 'o')
             out = optarg;
+        else if (c == 'n')
+            made_durable = 0;
         else if (c == 'l')
             only_list = 1;
         else
@@ -142,7 +141,7 @@ int main(int argc, char **argv)
     }
     disk *made = disk_make();
     if (base) load_folder(made, disk_root(made), base);
-    disk_play(made, &d, at);
+    disk_play(made, &d, at, made_durable);
     disk_cut(made, seed);
     save_folder(disk_root(made), out);
     disk_free(made);

@@ -66,8 +66,8 @@ node *node_make(disk *d, int is_folder);
 void names_set(names *n, const char *name, node *child); /* NULL removes */
 void file_write(node *file, uint64_t offset, const void *bytes, size_t length, int durable);
 
-/* Everything in the diary up to a length of it; the write after that in part. */
-void disk_play(disk *d, const diary *book, uint64_t upto);
+/* Everything in the diary up to a length of it; the write after that in part. syncs = 0: none of them made anything durable. */
+void disk_play(disk *d, const diary *book, uint64_t upto, int syncs);
 /* What is not durable comes or does not come to the disk. */
 void disk_cut(disk *d, uint64_t seed);
 

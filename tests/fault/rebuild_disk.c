@@ -393,13 +393,15 @@ static void play(disk *d, const diary_entry *e, uint64_t at)
     broken("the diary has an entry of an unknown kind");
 }
 
-void disk_play(disk *d, const diary *book, uint64_t upto)
+void disk_play(disk *d, const diary *book, uint64_t upto, int syncs)
 {
     diary_entry *e = enough(malloc(sizeof *e));
     for (uint64_t at = 0;;) {
         uint64_t began = at;
         if (!diary_next(book, &at, e)) break;
         if (at <= upto) {
+            if (!syncs && (e->head.kind == PD_FAULT_SYNCED || e->head.kind == PD_FAULT_FOLDER)) continue;
+            if (!syncs && e->head.kind == PD_FAULT_WRITTEN) e->head.number = 0;
             play(d, e, began);
             continue;
         }
