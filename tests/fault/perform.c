@@ -99,7 +99,7 @@ static void append(pd_changes *log, const char *table, size_t length)
 {
     pd_error err;
     pd_record record;
-    char *bytes = malloc(PERFORM_MOST);
+    static char bytes[PERFORM_MOST];
     for (uint32_t attempt = 0;; attempt++) {
         uint64_t sequence = pd_changes_last(log) + 1;
         perform_record(&record, sequence, table, attempt, length, bytes);
@@ -111,7 +111,6 @@ static void append(pd_changes *log, const char *table, size_t length)
         failed(&err);
         must_not_show(log, sequence);
     }
-    free(bytes);
 }
 
 static pd_status blank(void *context, const pd_record *record, void **bytes, size_t *length, pd_error *err)
