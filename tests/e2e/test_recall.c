@@ -4,7 +4,7 @@
 
 #include <time.h>
 
-enum { ROWS = 20000, USERS = 1000, DIM = 16, K = 10, ASKED = 120 };
+enum { ROWS = 6000, USERS = 600, DIM = 16, K = 10, ASKED = 80 };
 
 static server host;
 static pados_client *client;
@@ -12,7 +12,7 @@ static float rows[ROWS * DIM], users[USERS * DIM];
 static float strangers[USERS * DIM]; /* in no cluster */
 
 static const char goods_schema[] =
-    "table = { metric = \"cosine\"; dim = 16; queries = \"users\"; space = \"demo\"; nlist = 128;"
+    "table = { metric = \"cosine\"; dim = 16; queries = \"users\"; space = \"demo\"; nlist = 64;"
     " attributes = ( { name = \"department\"; type = \"category\"; }, { name = \"brand\"; type = \"key\"; } "
     "); };";
 static const char users_schema[] =
@@ -31,8 +31,8 @@ static int start(void **state)
     static char csv[ROWS * 24];
     server_start(&host, sets);
     client = server_client(&host);
-    make_rows(1, ROWS, DIM, 200, rows);
-    make_rows(5, USERS, DIM, 200, users);
+    make_rows(1, ROWS, DIM, 60, rows);
+    make_rows(5, USERS, DIM, 60, users);
     for (int i = 0; i < USERS * DIM; i++) {
         uint64_t x = (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
         x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
