@@ -6,7 +6,7 @@
 
 #include "erase.h"
 #include "log.h"
-#include "recall.h"
+#include "recall_book.h"
 #include "writer.h"
 
 #define LEAST_CHANGED   256u    /* rows: a table that is smaller still is not rebuilt for every few */
