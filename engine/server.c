@@ -155,9 +155,9 @@ void pd_server_close(pd_server *server)
     pd_net_close(server->admin_net);
     pd_http_close(server->http);
     pd_recall_close(server->recall);
-    pd_recall_book_close(server->recall_book);
     pd_catalog *catalog = atomic_exchange(&server->catalog, NULL);
     if (catalog) pd_catalog_close(catalog);
+    pd_recall_book_close(server->recall_book);
     pd_executor_close(server->executor);
     pd_device_close(server->device);
     pd_tokens_free(server->data_tokens);
