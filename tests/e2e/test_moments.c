@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { ROWS = 3000, DIM = 16, K = 8, QUERIES = 96, SEARCHES = 40, BATCH = 40 };
+enum { ROWS = 3000, DIM = 16, K = 8, QUERIES = 800, SEARCHES = 20, BATCH = 40 };
 
 static server host;
 static float vectors[2][ROWS * DIM], queries[QUERIES * DIM];
@@ -21,8 +21,8 @@ static const char schema[] =
 static int start(void **state)
 {
     (void)state;
-    static const char *const sets[] = {"slice_us=100", "batch_queries=4", "spare_percent=100",
-                                       "rebuild_percent=0", NULL};
+    static const char *const sets[] = {"slice_us=100",      "batch_queries=1",         "spare_percent=100",
+                                       "rebuild_percent=0", "changes.durability=none", NULL};
     static char csv[ROWS * 40];
     pados_error error;
     server_start(&host, sets);
@@ -150,7 +150,7 @@ static void test_a_hit_and_its_attributes_are_of_one_moment(void **state)
                            .k = K,
                            .vectors = queries,
                            .dim = DIM,
-                           .nprobe = 8,
+                           .nprobe = 64,
                            .overrides = &odd,
                            .noverrides = 1,
                            .explain = true,
@@ -167,7 +167,7 @@ static void test_a_hit_and_its_attributes_are_of_one_moment(void **state)
         pados_result *r;
         /* Every tenth one exactly, which only must not fail: its rows are looked up when it comes back. */
         search.exact = i % 10 == 9;
-        search.nprobe = search.exact ? 0 : 8;
+        search.nprobe = search.exact ? 0 : 64;
         must(pados_search_run(client, &search, &r, &error), error);
         for (uint32_t q = 0; q < QUERIES && !search.exact; q++)
             for (size_t h = r->first[q]; h < r->first[q + 1]; h++, checked++) {
