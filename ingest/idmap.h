@@ -25,6 +25,8 @@ void pd_idmap_close(pd_idmap *map); /* a zeroed one is allowed */
  * than it made room for. */
 uint32_t pd_idmap_put(pd_idmap *map, uint64_t key, uint32_t value);
 uint32_t pd_idmap_get(const pd_idmap *map, uint64_t key); /* PD_IDMAP_NONE: not there */
+/* Asks the processor for where a key's search begins, for a put or get that comes soon. */
+void pd_idmap_prefetch(const pd_idmap *map, uint64_t key);
 uint64_t pd_idmap_memory(const pd_idmap *map);
 
 #endif

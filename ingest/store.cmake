@@ -1,6 +1,6 @@
 # Version files, building, residents, exact search and calibration.
 add_library(pados_store STATIC
-  files.c manifest.c curve.c lists_file.c version.c version_load.c exact.c
+  files.c manifest.c curve.c lists_file.c version.c ahead.c version_load.c exact.c
   idmap.c ranges.c postings.c resident.c
   build.c build_rows.c build_columns.c build_given.c build_lists.c build_groups.c build_project.c build_write.c principal.c
   weights.c calibrate.c calibrate_curve.c)

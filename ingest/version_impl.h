@@ -40,6 +40,10 @@ struct pd_version {
 pd_status pd_page_file_read(const pd_page_file *file, uint32_t first, uint32_t count, void *memory,
                             pd_error *err);
 
+/* The sums of count pages from first, which are in memory. DATA_LOSS naming file and page. */
+pd_status pd_page_sums_check(const pd_page_file *file, uint32_t first, uint32_t count, const void *memory,
+                             pd_error *err);
+
 /* That a main page's byte columns hold values within their sizes, and that its scales and terms are numbers. DATA_LOSS. */
 pd_status pd_page_check(const pd_version *version, uint32_t number, void *page, pd_error *err);
 
