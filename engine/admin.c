@@ -11,6 +11,8 @@
 
 #include "catalog_impl.h"
 #include "compare.h"
+#include "erase.h"
+#include "export.h"
 #include "pados.pb-c.h"
 
 typedef Pados__V1__Request request_t;
@@ -348,6 +350,19 @@ static pd_status compare(pd_catalog *catalog, const Pados__V1__Compare *in, repl
     return PD_OK;
 }
 
+static pd_status export_row(pd_catalog *catalog, const Pados__V1__Export *in, reply_t *reply, pd_error *err)
+{
+    char *text = NULL;
+    pd_status status = pd_export_row(catalog, in->table, in->id, &text, err);
+    if (status) return status;
+    if (MAKE_BODY(reply, export, EXPORT, export_reply)) {
+        free(text);
+        return no_memory(err);
+    }
+    reply->export->json = text;
+    return PD_OK;
+}
+
 /* ------------------------------------------------------------------------------------------ profiles, stats --- */
 
 static pd_status fill_profile(const pd_profile *profile, int with_text, Pados__V1__ProfileReply *out,
@@ -506,6 +521,12 @@ pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_
         return queue_job(catalog, PD_JOB_ROLLBACK, request->rollback->table, 0, reply, err);
     case PADOS__V1__REQUEST__BODY_REBUILD:
         return queue_job(catalog, PD_JOB_REBUILD, request->rebuild->table, 0, reply, err);
+    case PADOS__V1__REQUEST__BODY_ERASE:
+        return pd_erase_ask(catalog, (request_t *)request, reply, err);
+    case PADOS__V1__REQUEST__BODY_ERASURE_LIST:
+        return pd_erase_list(catalog, request->erasure_list->pending, reply, err);
+    case PADOS__V1__REQUEST__BODY_EXPORT:
+        return export_row(catalog, request->export, reply, err);
     case PADOS__V1__REQUEST__BODY_COMPARE:
         return compare(catalog, request->compare, reply, err);
     case PADOS__V1__REQUEST__BODY_PROFILE_PUT:

@@ -251,6 +251,11 @@ static pd_status check_ask(const ask *a, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT, "attributes: an update needs some");
     if (a->kind == PD_BATCH_UPSERT) status = check_matrix(a, err);
     if (!status && a->kind != PD_BATCH_FEEDBACK) status = check_distinct(a->ids, (uint32_t)a->n, err);
+    for (size_t i = 0; !status && a->kind == PD_BATCH_UPSERT && i < a->n; i++)
+        if (a->ids[i] == UINT64_MAX)
+            status = pd_fail(err, PD_INVALID_ARGUMENT,
+                             "ids: row %zu has the id %" PRIu64 ", which stands for no row in answers", i,
+                             a->ids[i]);
     return status;
 }
 

@@ -87,6 +87,11 @@ void pd_batch_free(pd_batch *batch); /* NULL is allowed */
 pd_status pd_batch_bind(pd_batch *batch, pd_version *version, pd_device *device, pd_batch_losses *losses,
                         pd_error *err);
 
+/* The body of a record without what it says of some rows: ids: [n] ascending. *bytes: malloc'ed; NULL where it says nothing of
+ * them. */
+pd_status pd_batch_forget(const pd_record *record, const uint64_t *ids, uint32_t n, void **bytes,
+                          size_t *length, pd_error *err);
+
 /* The source row at a place of a record of upserts: vector [dim], normalised under cosine. DATA_LOSS. */
 pd_status pd_record_row(const pd_record *record, uint32_t row, pd_metric metric, uint32_t dim, float *vector,
                         pd_error *err);

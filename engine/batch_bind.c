@@ -117,6 +117,27 @@ static void lose(binding *x, uint64_t *count, const char *format, ...)
     ++*count;
 }
 
+/* A set's members, joined by |. */
+static pd_status read_members(const binding *x, uint32_t attribute, const char *text, uint64_t *word,
+                              pd_error *err)
+{
+    char member[PD_MAX_VALUE + 1];
+    for (const char *at = text; *at;) {
+        size_t length = strcspn(at, "|");
+        uint32_t number = 0;
+        if (length >= sizeof member)
+            return pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\": a member's name is too long",
+                           x->info->schema->attributes[attribute].name);
+        memcpy(member, at, length);
+        member[length] = 0;
+        pd_status status = length ? pd_version_name(x->version, attribute, member, &number, err) : PD_OK;
+        if (status) return status;
+        if (length) *word |= 1ull << number;
+        at += length + (at[length] == '|');
+    }
+    return PD_OK;
+}
+
 /* A cell's text becomes a value; unknown where it is lost. */
 static pd_status read_text(binding *x, uint32_t attribute, const char *text, uint8_t *value, float *number,
                            uint64_t *word, pd_error *err)
@@ -138,20 +159,7 @@ static pd_status read_text(binding *x, uint32_t attribute, const char *text, uin
             status = pd_fail(err, PD_INVALID_ARGUMENT,
                              "attribute \"%s\": \"%.64s\" is not a key: a whole number", a->name, text);
     } else {
-        for (const char *at = text; !status && *at;) {
-            char member[PD_MAX_VALUE + 1];
-            size_t length = strcspn(at, "|");
-            uint32_t number_of = 0;
-            if (length >= sizeof member)
-                status = pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\": a member's name is too long",
-                                 a->name);
-            if (status) break;
-            memcpy(member, at, length);
-            member[length] = 0;
-            if (length) status = pd_version_name(x->version, attribute, member, &number_of, err);
-            if (!status && length) *word |= 1ull << number_of;
-            at += length + (at[length] == '|');
-        }
+        status = read_members(x, attribute, text, word, err);
     }
     if (!status || !x->losses || (status != PD_INVALID_ARGUMENT && status != PD_RESOURCE_EXHAUSTED))
         return status;

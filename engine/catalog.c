@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "erase.h"
 #include "log.h"
 #include "publish.h"
 #include "writer.h"
@@ -345,6 +346,7 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
     if (status) goto err_after_builder;
     pd_publish_restore(catalog);
     status = pd_writer_open(catalog, &catalog->writer, err);
+    if (!status) status = pd_erase_start(catalog, err);
     if (!status) status = pd_jobs_start(catalog, err);
     if (status) goto err_after_builder;
     *out = catalog;

@@ -24,9 +24,10 @@
 #define PD_CHANGE_KEY   128u    /* bytes of an idempotency key */
 
 typedef enum pd_durability {
-    PD_DURABLE_SYNC,     /* a commit is on the disk before append returns */
-    PD_DURABLE_INTERVAL, /* the writer calls pd_changes_sync() now and then; a power cut loses what came since */
-    PD_DURABLE_NONE,     /* when the system likes; a power cut may lose the whole log */
+    PD_DURABLE_SYNC, /* a commit is on the disk before append returns */
+    PD_DURABLE_INTERVAL, /* the writer calls pd_changes_sync() now and then; what came since is in memory, where reads find it, and
+                          * is lost with the process; the file is whole at any moment */
+    PD_DURABLE_NONE, /* when the system likes; a power cut may lose the whole log */
 } pd_durability;
 
 typedef struct pd_changes pd_changes;
@@ -34,6 +35,7 @@ typedef struct pd_changes_options {
     const char *folder; /* DATA/changes; made where absent */
     uint64_t map_bytes; /* the log's bound on the disk; RESOURCE_EXHAUSTED beyond */
     pd_durability durability;
+    uint32_t keys; /* how many batches' keys are remembered; 0: PD_CHANGES_KEYS */
 } pd_changes_options;
 
 typedef struct pd_record {
@@ -80,12 +82,13 @@ pd_status pd_changes_find_key(pd_changes *changes, const char *key, uint64_t *se
 pd_status pd_changes_floor(pd_changes *changes, const char *table, uint64_t *floor, pd_error *err);
 /* Calls visit for the records of the table ("" for all tables) from sequence `from` on, in order, at most up to and with
  * `upto`; bytes are valid during the call. A record whose sum does not fit is DATA_LOSS naming file, sequence and byte offset in
- * the file where that can be told; damaged (may be NULL) is called for it instead where given, and the rest goes on. */
+ * the file where that can be told; damaged (may be NULL) is called for it instead where given, and the rest goes on. visit may read
+ * the log, never write to it: a write may wait for all readers to leave. */
 typedef pd_status (*pd_changes_visit)(void *context, const pd_record *record, pd_error *err);
 typedef void (*pd_changes_damaged)(void *context, uint64_t sequence, const char *why);
 pd_status pd_changes_read(pd_changes *changes, const char *table, uint64_t from, uint64_t upto,
                           pd_changes_visit visit, pd_changes_damaged damaged, void *context, pd_error *err);
-/* One record; NOT_FOUND, DATA_LOSS. *out is valid until end is called with *transaction. Any thread. */
+/* One record; NOT_FOUND, DATA_LOSS. *out is valid until end is called with *transaction, by the same thread. Any thread. */
 pd_status pd_changes_get(pd_changes *changes, uint64_t sequence, pd_record *out, void **transaction,
                          pd_error *err);
 void pd_changes_end(pd_changes *changes, void *transaction);

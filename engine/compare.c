@@ -187,7 +187,7 @@ static pd_status take_sample(pd_catalog *catalog, const pd_served *serving, cons
     if (status) return status;
     *own = other == NULL;
     const pd_served *from = other ? other : serving;
-    status = pd_sample_version(from->version, count, version->info->shape.metric, from->table, out, err);
+    status = pd_sample_served(catalog->executor, from, count, version->info->shape.metric, out, err);
     if (other) pd_catalog_release(other);
     if (!status && !out->count) {
         pd_sample_free(out);

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
@@ -60,7 +61,7 @@ static pd_status apply(void *argument, pd_error *err)
 
 static void remark(pd_followed *out, const char *text)
 {
-    if (!out->first[0]) snprintf(out->first, sizeof out->first, "%s", text);
+    if (!out->first[0]) snprintf(out->first, sizeof out->first, "%.290s", text);
 }
 
 static pd_status apply_batch(const following *f, pd_batch *batch, pd_error *err)
@@ -82,6 +83,24 @@ static pd_status apply_batch(const following *f, pd_batch *batch, pd_error *err)
     return status;
 }
 
+static pd_status note_erased(pd_followed *out, const pd_batch *batch, pd_error *err)
+{
+    if (batch->kind != PD_BATCH_ERASE) return PD_OK;
+    uint64_t *more = realloc(out->erased, ((size_t)out->nerased + batch->n) * sizeof *more);
+    if (!more) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the ids that were erased");
+    memcpy(more + out->nerased, batch->ids, batch->n * sizeof *more);
+    out->erased = more;
+    out->nerased += batch->n;
+    return PD_OK;
+}
+
+void pd_followed_free(pd_followed *followed)
+{
+    free(followed->erased);
+    followed->erased = NULL;
+    followed->nerased = 0;
+}
+
 static pd_status take_record(void *context, const pd_record *record, pd_error *err)
 {
     const following *f = context;
@@ -93,6 +112,7 @@ static pd_status take_record(void *context, const pd_record *record, pd_error *e
         return PD_OK;
     }
     if (!status) status = apply_batch(f, batch, err);
+    if (!status) status = note_erased(f->out, batch, err);
     pd_batch_free(batch);
     if (status) return pd_prefix(err, "change %" PRIu64, record->sequence);
     f->out->batches++;

@@ -14,6 +14,9 @@ typedef struct pd_followed {
         gap; /* changes up to this sequence are gone and are not in the version either; 0: none are missing */
     uint64_t damaged; /* records that could not be read; passed over */
     uint64_t misfits; /* batches of rows of another width; passed over */
+    uint64_t *
+        erased; /* [nerased] ids that were erased since the version's rows were taken: its files hold them still */
+    uint32_t nerased;
     pd_batch_losses losses;
     char first[300]; /* the first damage or misfit, for people; "" when there is none */
 } pd_followed;
@@ -27,6 +30,7 @@ pd_status pd_follow_pages(pd_catalog *catalog, const char *table, uint64_t from,
 pd_status pd_follow(pd_catalog *catalog, pd_box *box, uint64_t upto, pd_device *device, int any_width,
                     pd_followed *out, pd_error *err);
 
+void pd_followed_free(pd_followed *followed);
 /* One sentence for people, "" when all is well. text: [400] */
 void pd_followed_text(const pd_followed *followed, char *text);
 

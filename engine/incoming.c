@@ -155,8 +155,8 @@ pd_status pd_incoming_calibrate(pd_incoming *in, pd_job *job, const pd_sample *q
             pd_sample_source(catalog, in->table, info->schema, info->shape.dim, &other, why, sizeof why, err);
         if (!status && why[0]) pd_job_warn(catalog, job, "%s", why);
         if (!status && other)
-            status = pd_sample_version(other->version, sample_size(catalog), info->shape.metric, other->table,
-                                       &own, err);
+            status = pd_sample_served(catalog->executor, other, sample_size(catalog), info->shape.metric,
+                                      &own, err);
         if (other) pd_catalog_release(other);
         if (!status && own.count) queries = &own;
     }

@@ -21,7 +21,7 @@
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_IDLE        (3 << 13)
 
-static const char *const kind_name[] = {"push", "publish", "rollback", "rebuild"};
+static const char *const kind_name[] = {"push", "publish", "rollback", "rebuild", "erasure"};
 
 /* ---------------------------------------------------------------------------------------------- the queue --- */
 
@@ -181,6 +181,8 @@ static void *builder(void *argument)
             status = pd_job_publish(catalog, job, &err);
         else if (job->kind == PD_JOB_REBUILD)
             status = pd_job_rebuild(catalog, job, &err);
+        else if (job->kind == PD_JOB_ERASE)
+            status = pd_job_erase(catalog, job, &err);
         else
             status = pd_job_rollback(catalog, job, &err);
         if (job->kind == PD_JOB_BUILD) pd_push_finish(catalog, job->push, status != PD_OK);

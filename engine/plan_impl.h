@@ -9,7 +9,7 @@ uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n);
 
 /* The postings that together hold every row that passes one test. */
 typedef struct pd_cover {
-    uint64_t count;                /* rows, repeats included */
+    uint64_t slots;                /* in them, repeats included */
     const pd_attribute *attribute; /* NULL: none found */
     uint64_t members;              /* of a set */
     const pd_byte_test *byte;

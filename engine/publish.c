@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "erase.h"
 #include "follow.h"
 #include "incoming.h"
 #include "log.h"
@@ -176,6 +177,7 @@ void pd_incoming_end(pd_incoming *in)
     pd_catalog *catalog = in->catalog;
     if (in->box) pd_catalog_release(&in->box->served);
     in->box = NULL;
+    pd_followed_free(&in->followed);
     if (!in->drained) return;
     pd_box *box = NULL;
     pd_error err = {0};
@@ -434,6 +436,7 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
         pd_profiles_misfits(catalog, in->table, served->info->schema, tell_misfit, &context);
         pd_catalog_release(served);
     }
+    pd_erase_version(catalog, in->table, in->number, in->followed.erased, in->followed.nerased);
     drop_parent(catalog, in->table, in->number);
     pd_publish_prune(catalog, in->table, 0);
     pd_upkeep_trim(catalog, in->table);
@@ -581,6 +584,7 @@ static void restore_table(pd_catalog *catalog, pd_table *table)
         if (!status)
             status = pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder,
                                number != table->current, &followed, &err);
+        pd_followed_free(&followed); /* pending receipts look after what was erased */
         if (status && box) pd_catalog_release(&box->served);
         if (!status) {
             pd_known *known = pd_table_version(table, number);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "erase.h"
 #include "log.h"
 #include "recall.h"
 #include "writer.h"
@@ -164,6 +165,7 @@ void pd_upkeep(pd_catalog *catalog)
         pd_catalog_release(served);
     }
     start_rebuilds(catalog);
+    pd_erase_upkeep(catalog);
 }
 
 void pd_upkeep_rebuilt(pd_catalog *catalog, const char *table_name)

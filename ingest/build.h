@@ -55,6 +55,9 @@ typedef struct pd_build_input {
  * training sample (FAISS's own advice). 0 for index = none. */
 uint32_t pd_auto_nlist(uint64_t rows);
 
+/* The largest value that rows of such a table may hold. refine: as the version keeps it. */
+float pd_build_largest(const pd_schema *schema, pd_refine refine);
+
 /* Builds into folder (which must not exist; made as folder.tmp and renamed at the end; removed on failure). device: where
  * rows are assigned (a builder's own, idle). The calibration is left unmeasured.
  * INVALID_ARGUMENT naming row and column: NaN or infinity, a zero vector under cosine, a duplicate id (naming both rows),

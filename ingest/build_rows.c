@@ -168,17 +168,16 @@ static pd_status note_id(pd_builder *b, uint64_t row, pd_error *err)
                    (unsigned long long)row, (unsigned long long)id);
 }
 
-static float most_of(const pd_builder *b)
+float pd_build_largest(const pd_schema *s, pd_refine refine)
 {
-    const pd_schema *s = b->schema;
     if (s->metric == PD_COSINE) return 3e38f;
-    int half = s->source == PD_REFINE_F16 || b->refine == PD_REFINE_F16 || s->code == PD_CODE_F16;
+    int half = s->source == PD_REFINE_F16 || refine == PD_REFINE_F16 || s->code == PD_CODE_F16;
     return half ? LARGEST_F16 : LARGEST_VALUE;
 }
 
 pd_status pd_builder_validate(pd_builder *b, pd_error *err)
 {
-    check_job job = {.b = b, .most = most_of(b)};
+    check_job job = {.b = b, .most = pd_build_largest(b->schema, b->refine)};
     job.values = malloc((size_t)b->threads * b->dim * sizeof *job.values);
     if (!job.values) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a row");
     pd_status status = b->in->ids ? pd_idmap_open(&b->rows_of, b->count, err) : PD_OK;

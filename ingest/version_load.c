@@ -25,13 +25,35 @@ pd_status pd_page_sums_check(const pd_page_file *file, uint32_t first, uint32_t 
     return PD_OK;
 }
 
-pd_status pd_page_file_read(const pd_page_file *file, uint32_t first, uint32_t count, void *memory,
-                            pd_error *err)
+pd_status pd_page_file_read_held(const pd_page_file *file, uint32_t first, uint32_t count, void *memory,
+                                 pd_error *err)
 {
     size_t each = (size_t)file->page_bytes;
     pd_status status =
         pd_file_read_at(file->fd, file->path, (uint64_t)first * each, each * count, memory, err);
     return status ? status : pd_page_sums_check(file, first, count, memory, err);
+}
+
+pd_status pd_page_file_read(const pd_page_file *file, uint32_t first, uint32_t count, void *memory,
+                            pd_error *err)
+{
+    pthread_rwlock_rdlock(file->lock);
+    pd_status status = pd_page_file_read_held(file, first, count, memory, err);
+    pthread_rwlock_unlock(file->lock);
+    return status;
+}
+
+pd_status pd_version_read(const pd_version *v, uint32_t first, uint32_t count, void *pages, void *rows,
+                          pd_error *err)
+{
+    const pd_page_file *main = &v->files[PD_FILE_PAGES], *source = &v->files[PD_FILE_SOURCE];
+    pthread_rwlock_rdlock(main->lock);
+    pd_status status = pd_page_file_read_held(main, first, count, pages, err);
+    if (!status && rows) status = pd_page_file_read_held(source, first, count, rows, err);
+    pthread_rwlock_unlock(main->lock);
+    for (uint32_t i = 0; !status && i < count; i++)
+        status = pd_page_check(v, first + i, (unsigned char *)pages + i * main->page_bytes, err);
+    return status;
 }
 
 pd_status pd_page_check(const pd_version *v, uint32_t number, void *page, pd_error *err)
@@ -99,9 +121,27 @@ static pd_status load_pages(const pd_version *v, pd_index *index, pd_page_visit 
 pd_status pd_version_load(const pd_version *v, pd_index *index, pd_page_visit each_page, void *context,
                           pd_error *err)
 {
-    pd_status status = load_pages(v, index, each_page, context, err);
+    pthread_rwlock_t *lock = v->files[PD_FILE_PAGES].lock;
+    pthread_rwlock_rdlock(lock);
+    pd_status status = PD_OK;
+    if (v->scrubbed)
+        status = pd_fail(err, PD_FAILED_PRECONDITION, "%s was scrubbed since it was opened: open it again",
+                         v->folder);
+    if (!status) status = load_pages(v, index, each_page, context, err);
+    pthread_rwlock_unlock(lock);
     if (!status && v->info.shape.nlist) status = pd_index_set_lists(index, &v->info.lists, err);
     return status;
+}
+
+void pd_source_row(const pd_version *v, const void *page, uint32_t place, float *out)
+{
+    uint32_t dim = v->info.shape.dim;
+    size_t at = (size_t)place * dim;
+    if (v->schema->source == PD_REFINE_F16)
+        for (uint32_t d = 0; d < dim; d++)
+            out[d] = pd_f16_to_f32(((const pd_f16 *)page)[at + d]);
+    else
+        memcpy(out, (const float *)page + at, (size_t)dim * sizeof *out);
 }
 
 pd_status pd_version_source(const pd_version *v, const uint32_t *slots, uint32_t n, float *rows,
@@ -122,13 +162,7 @@ pd_status pd_version_source(const pd_version *v, const uint32_t *slots, uint32_t
         if (number != held) status = pd_page_file_read(file, number, 1, page, err);
         if (status) break;
         held = number;
-        size_t at = (size_t)(slots[i] % PD_PAGE_ROWS) * dim;
-        float *out = rows + (size_t)i * dim;
-        if (v->schema->source == PD_REFINE_F16)
-            for (uint32_t d = 0; d < dim; d++)
-                out[d] = pd_f16_to_f32(((const pd_f16 *)page)[at + d]);
-        else
-            memcpy(out, (const float *)page + at, (size_t)dim * sizeof *out);
+        pd_source_row(v, page, slots[i] % PD_PAGE_ROWS, rows + (size_t)i * dim);
     }
     free(page);
     return status;

@@ -87,19 +87,20 @@ static void test_every_row_is_found_by_its_id_and_no_other(void **state)
 
 static void check_posting(const world *w, const pd_attribute *attribute, uint64_t value, const uint8_t *holds)
 {
-    const uint32_t *slots;
-    uint64_t count, expected = 0;
+    pd_matches matches;
+    uint64_t expected = 0;
     for (uint32_t i = 0; i < N; i++)
         expected += holds[i];
-    pd_resident_posting(w->resident, attribute, value, &slots, &count);
-    assert_int_equal(count, expected);
-    if (expected > N / 8 + 1024) {
-        assert_null(slots);
-        return;
-    }
+    pd_resident_posting(w->resident, attribute, value, &matches);
+    assert_int_equal(matches.rows, expected);
+    assert_int_equal(matches.listed, expected <= N / 8 + 1024);
+    assert_int_equal(matches.nmore, 0);
+    assert_int_equal(matches.nslots, matches.listed ? expected : 0);
+    if (!matches.listed) return;
+    const uint32_t *slots = matches.slots;
     uint8_t *found = calloc((N / 32 + 100) * 32, 1);
     assert_non_null(found);
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < matches.nslots; i++) {
         assert_true(i == 0 || slots[i] > slots[i - 1]);
         found[slots[i]] = 1;
     }

@@ -5,8 +5,9 @@
 
 #include <stdio.h>
 
-#include "tested.h"
+#include "host.h"
 #include "queries.h"
+#include "tested.h"
 
 #define IN_NO_LIST   UINT32_MAX
 #define MOST_DEVICES 6u
@@ -230,7 +231,7 @@ static inline const float *centroid_of(const changing *c, uint32_t slot)
                              : NULL;
 }
 
-/* Rows like those of the world, sometimes the same; near: NULL, or what they are to lie close to. */
+/* Rows like those of the world, sometimes the same; near: NULL, or the vector of all of them. */
 static inline void write_at(changing *c, const uint32_t *slots, uint32_t n, const float *near)
 {
     const world *w = c->w;
@@ -244,9 +245,9 @@ static inline void write_at(changing *c, const uint32_t *slots, uint32_t n, cons
         pd_page_clear(&w->shape, l, pages + p * l->page_bytes);
     for (uint32_t i = 0; i < n; i++) {
         const float *like = near ? near : w->rows + (size_t)world_below(WORLD_ROWS) * dim;
-        uint32_t again = near ? 0 : world_below(4);
+        uint32_t moved = near ? 0 : world_below(4);
         for (uint32_t d = 0; d < dim; d++)
-            row[d] = like[d] + (again ? (near ? 0.02f : 0.3f) * w->unit * world_normal() : 0.0f);
+            row[d] = like[d] + (moved ? 0.3f * w->unit * world_normal() : 0.0f);
         if (w->shape.metric == PD_COSINE) pd_normalise(row, dim);
         int stays = has_row(c, slots[i]) && world_below(2);
         uint64_t random = world_random(),
@@ -385,6 +386,30 @@ static inline void same_pages(const changing *c, uint32_t i, pd_index *index)
     }
 }
 
+/* What the backends of host memory know of pages, lists and groups: no less than there is, and of pages and of what is live no more. */
+static inline void same_books(const changing *c, uint32_t i, const pd_index *changed, const pd_index *loaded)
+{
+    const pd_host_index *a = (const pd_host_index *)changed, *b = (const pd_host_index *)loaded;
+    uint32_t columns = a->blocks.columns, nlist = c->w->shape.nlist, bad = 0;
+    if (strcmp(changed->backend->name, "reference") != 0 && strcmp(changed->backend->name, "cpu") != 0)
+        return;
+    for (uint32_t p = 0; p < c->w->npages; p++)
+        bad += c->page_list[p] != IN_NO_LIST &&
+               memcmp(a->blocks.pages + (size_t)p * columns, b->blocks.pages + (size_t)p * columns,
+                      columns * sizeof(uint64_t)) != 0;
+    for (uint32_t w = 0; w < nlist * columns; w++)
+        bad += (b->blocks.lists[w] & ~a->blocks.lists[w]) != 0;
+    for (uint32_t l = 0; l < nlist; l++)
+        bad += a->rows[l] != b->rows[l] || pd_host_list_pages(a, l) != pd_host_list_pages(b, l);
+    for (uint32_t g = 0; g < a->upper.ngroups; g++) {
+        bad += a->upper.lists[g] != b->upper.lists[g];
+        for (uint32_t w = g * columns; w < (g + 1) * columns; w++)
+            bad += (b->upper.blocks[w] & ~a->upper.blocks[w]) != 0;
+    }
+    bad += a->upper.live != b->upper.live;
+    if (bad) fail_msg("%s: %u entries of its books are wrong", changing_name(c, i), bad);
+}
+
 /* Every index holds the pages that it should, and answers as one that was loaded with them: bit for bit, and all but the reference
  * as the cpu backend does. A list's summary may say more than the list has, which moves probes of queries with filters, and groups
  * lie where set_lists put them: those queries are asked for the same lists. */
@@ -405,6 +430,7 @@ static inline void check_changes(changing *c, const query_set *s)
         pd_error err = {0};
         same_pages(c, i, c->indexes[i]);
         must_change(c, i, world_load(c->w, c->d->devices[i], c->beta, &fresh, &err), &err);
+        same_books(c, i, c->indexes[i], fresh);
         ask_index(c, i, c->indexes[i], queries, got);
         ask_index(c, i, fresh, queries, truth);
         same_answers(c, i, s, queries, got, truth, "an index that was loaded");

@@ -206,6 +206,55 @@ static void test_a_group_of_lists_is_found_once_it_has_rows(void **state)
     changing_free(c);
 }
 
+/* The one hit of a query that is far from it and asks for a value which no other row has, in one list. */
+static void check_found(const changing *c, uint32_t i, uint32_t value, uint32_t slot)
+{
+    pd_error err = {0};
+    pd_hit hits[3];
+    pd_answer answer = {.hits = hits};
+    pd_byte_test test = {.column = 0, .allow = {1ull << value}};
+    pd_filter filter = {.nbytes = 1, .bytes = &test};
+    pd_query query = {.similarity = 1.0f, .filter = &filter, .nprobe = 1, .k = 3, .min_score = -INFINITY};
+    for (uint32_t l = 0; l < c->w->nlist; l++) {
+        query.vector = c->w->centroids + (size_t)l * c->w->shape.dim;
+        must_change(c, i, pd_index_search(c->indexes[i], &query, 1, &answer, NULL, &err), &err);
+        if (answer.count != 1 || hits[0].slot != slot)
+            fail_msg("%s: the row with value %u is not found from list %u", changing_name(c, i), value, l);
+    }
+}
+
+/* All rows held one value, so that lists were known to hold no other. */
+static void test_a_value_that_is_new_to_a_list_is_found(void **state)
+{
+    static const uint32_t ngroups[] = {0, 25};
+    for (size_t t = 0; t < 2; t++) {
+        world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_NONE, 17, 70);
+        world_group(w, ngroups[t]);
+        for (uint32_t p = 0; p < w->npages; p++)
+            memset(pd_page_bytes(&w->layout, w->pages + p * w->layout.page_bytes, 0), 1, PD_PAGE_ROWS);
+        changing *c = changing_make(*state, w, 0.0f);
+        if (!c) skip();
+        uint32_t slots[2] = {0, 0}, n = 0;
+        for (uint32_t slot = 0; n < 2; slot += PD_PAGE_ROWS)
+            if (has_row(c, slot)) slots[n++] = slot;
+        const uint8_t value = 3;
+        const pd_column_write column = {PD_COLUMN_BYTE, 0, &value};
+        for (uint32_t i = 0; i < c->d->n; i++) {
+            pd_error err = {0};
+            must_change(c, i, pd_index_write_columns(c->indexes[i], slots, 1, &column, 1, &err), &err);
+            check_found(c, i, value, slots[0]);
+        }
+        /* Row upon row, until one has another value than 1. */
+        uint8_t *bytes = pd_page_bytes(&w->layout, page_of(w, slots[1]), 0);
+        do
+            write_at(c, slots + 1, 1, NULL);
+        while (bytes[0] == 1 || bytes[0] == value);
+        for (uint32_t i = 0; i < c->d->n; i++)
+            check_found(c, i, bytes[0], slots[1]);
+        changing_free(c);
+    }
+}
+
 /* Page by page, so that lists move whenever they are full. */
 static void test_every_page_finds_a_place_in_some_list(void **state)
 {
@@ -248,6 +297,20 @@ static void test_a_page_that_was_loaded_joins_a_list_with_its_rows(void **state)
         must_change(c, i, pd_index_window(c->indexes[i], PD_PAGES_MAIN, page, 1, &window, &got, &err), &err);
         memcpy(window, own, bytes);
         must_change(c, i, pd_index_commit(c->indexes[i], &err), &err);
+        /* Until then nobody sees it. */
+        uint32_t slots[PD_PAGE_ROWS];
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            slots[r] = page * PD_PAGE_ROWS + r;
+        pd_hit hits[PD_PAGE_ROWS];
+        pd_answer answer = {.hits = hits};
+        pd_query query = {.vector = c->w->rows,
+                          .similarity = 1.0f,
+                          .slots = slots,
+                          .nslots = PD_PAGE_ROWS,
+                          .k = PD_PAGE_ROWS,
+                          .min_score = -INFINITY};
+        must_change(c, i, pd_index_search(c->indexes[i], &query, 1, &answer, NULL, &err), &err);
+        assert_int_equal(answer.count, 0);
     }
     grow(c, &list, &page, 1);
     check_changes(c, s);
@@ -389,6 +452,50 @@ static void test_a_row_that_is_written_over_is_gone(void **state)
     changing_free(c);
 }
 
+/* A table was there before, and its rows still lie in memory where the next one has none yet: the first row of a page brings none of
+ * them along, and pages without rows read as empty ones. */
+static void test_what_memory_held_before_does_not_come_out(void **state)
+{
+    const tested_devices *d = *state;
+    changing *c = changing_make(d, world_make(PD_L2, PD_CODE_I8, PD_REFINE_F16, 17, WORLD_LISTS), 0.0f);
+    if (!c) skip();
+    world *w = c->w;
+    const uint32_t list = 12, page = 40, slot = page * PD_PAGE_ROWS + 9;
+    /* Everywhere rows of list 12, then nothing. */
+    for (uint32_t p = 0; p < w->npages; p++) {
+        c->page_list[p] = list;
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            put_row(w, NULL, w->rows, 77, 0x5555555555555555u, r, w->pages + p * w->layout.page_bytes,
+                    w->refines + p * w->layout.refine_bytes);
+    }
+    count_lists(c);
+    for (uint32_t i = 0; i < d->n; i++) {
+        pd_error err = {0};
+        pd_index_close(c->indexes[i]);
+        must_change(c, i, world_load(w, d->devices[i], 0.0f, &c->indexes[i], &err), &err);
+        pd_index_close(c->indexes[i]);
+    }
+    for (uint32_t p = 0; p < w->npages; p++) {
+        c->page_list[p] = IN_NO_LIST;
+        pd_page_clear(&w->shape, &w->layout, w->pages + p * w->layout.page_bytes);
+    }
+    memset(w->refines, 0, w->npages * w->layout.refine_bytes);
+    count_lists(c);
+    pd_lists lists = {
+        .centroids = w->centroids, .offsets = w->offsets, .pages = w->page_numbers, .rows = w->counts};
+    for (uint32_t i = 0; i < d->n; i++) {
+        pd_index_spec spec = {.shape = w->shape, .npages = w->npages, .name = "world@2"};
+        pd_error err = {0};
+        must_change(c, i, pd_index_open(d->devices[i], &spec, &c->indexes[i], &err), &err);
+        must_change(c, i, pd_index_set_lists(c->indexes[i], &lists, &err), &err);
+    }
+    grow(c, &list, &page, 1);
+    write_at(c, &slot, 1, NULL);
+    for (uint32_t i = 0; i < d->n; i++)
+        same_pages(c, i, c->indexes[i]);
+    changing_free(c);
+}
+
 /* ---------------------------------------------------------------------------------------------- what is refused --- */
 
 static void refused(pd_status status, pd_status want, const pd_error *err, const char *word)
@@ -510,11 +617,13 @@ int main(void)
         cmocka_unit_test(test_tables_with_groups_of_lists_change_as_if_they_were_loaded),
         cmocka_unit_test(test_a_list_is_chosen_from_its_first_row_to_its_last),
         cmocka_unit_test(test_a_group_of_lists_is_found_once_it_has_rows),
+        cmocka_unit_test(test_a_value_that_is_new_to_a_list_is_found),
         cmocka_unit_test(test_every_page_finds_a_place_in_some_list),
         cmocka_unit_test(test_a_page_that_was_loaded_joins_a_list_with_its_rows),
         cmocka_unit_test(test_lists_that_are_set_again_replace_those_that_grew),
         cmocka_unit_test(test_a_deleted_row_never_comes_back),
         cmocka_unit_test(test_a_row_that_is_written_over_is_gone),
+        cmocka_unit_test(test_what_memory_held_before_does_not_come_out),
         cmocka_unit_test(test_impossible_changes_are_refused_and_change_nothing),
         cmocka_unit_test(test_what_a_table_has_not_cannot_change),
     };

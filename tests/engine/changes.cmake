@@ -1,0 +1,3 @@
+foreach(file changes changes_damage)
+  pados_test(engine ${file} pados_changes)
+endforeach()
