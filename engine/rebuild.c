@@ -134,8 +134,9 @@ static pd_status gather(gathering *g, pd_error *err)
     char folder[PD_PATH_ROOM];
     pd_table_folder(g->catalog, g->job->table, folder);
     pd_status status = pd_path_join(g->folder, folder, "rebuild.tmp", err);
-    if (!status) status = pd_folder_remove(g->folder, err);
-    if (status) return status;
+    if (!status) status = pd_folder_remove(g->folder, err); /* what an earlier one left */
+    if (status && status != PD_NOT_FOUND) return status;
+    status = PD_OK;
     if (mkdir(g->folder, 0755) != 0) return pd_fail_errno(err, "make the folder", g->folder);
     for (int i = 0; !status && i < PARTS; i++)
         status = pd_out_open(&g->out[i], g->folder, part_name[i], err);

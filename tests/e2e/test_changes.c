@@ -1,0 +1,458 @@
+/* Tables that change while they serve: what a write promises, over real sockets and restarts. */
+#include "admin.h"
+
+#include <math.h>
+
+enum { ROWS = 2000, DIM = 16, K = 5 };
+
+static float rows[ROWS * DIM];
+
+static const char schema[] =
+    "table = { metric = \"cosine\"; dim = 16; keep = 2; attributes = ("
+    " { name = \"dept\"; type = \"category\"; },"
+    " { name = \"price\"; type = \"number\"; knots = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0); },"
+    " { name = \"zones\"; type = \"set\"; },"
+    " { name = \"brand\"; type = \"key\"; },"
+    " { name = \"heat\"; type = \"number\"; feedback = { half_life_hours = 24.0;"
+    "   events = ((\"view\", 1.0), (\"buy\", 10.0)); }; knots = (0.5, 2.0, 8.0, 32.0); } ); };";
+
+static char *csv(void)
+{
+    char *text = malloc(ROWS * 64), *at = text + sprintf(text, "id,dept,price,zones,brand\n");
+    for (int i = 0; i < ROWS; i++)
+        at += sprintf(at, "%d,d%d,%d.5,%s,%d\n", i, i % 7, i % 60, i % 3 ? "north" : "north|south",
+                      100 + i % 50);
+    return text;
+}
+
+static pados_client *open_shop(server *host, const char *const *sets)
+{
+    pados_error error;
+    server_start(host, sets);
+    pados_client *client = server_client(host);
+    char *text = csv();
+    must(push_rows(client, "t", schema, ROWS, DIM, rows, NULL, text, false, NULL, &error), error);
+    free(text);
+    return client;
+}
+
+static void close_shop(server *host, pados_client *client)
+{
+    pados_close(client);
+    assert_int_equal(server_stop(host), 0);
+    server_remove(host);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    make_rows(7, ROWS, DIM, 20, rows);
+    return 0;
+}
+
+/* A direction that no row has. */
+static void lonely(uint32_t which, float *out)
+{
+    for (uint32_t d = 0; d < DIM; d++)
+        out[d] = d == which ? -40.0f : 0.01f * (float)d;
+}
+
+static pados_result *nearest(pados_client *client, const float *query, uint64_t at_least, bool exact)
+{
+    static const char *const all[] = {"*"};
+    pados_search search = {.table = "t",
+                           .count = 1,
+                           .k = K,
+                           .vectors = query,
+                           .dim = DIM,
+                           .exact = exact,
+                           .nprobe = exact ? 0 : 4096,
+                           .attributes = all,
+                           .nattributes = 1,
+                           .at_least = at_least};
+    pados_result *r;
+    pados_error error;
+    must(pados_search_run(client, &search, &r, &error), error);
+    return r;
+}
+
+static const char *value_of(const pados_result *r, const char *attribute, size_t hit)
+{
+    for (size_t c = 0; c < r->ncolumns; c++)
+        if (!strcmp(r->columns[c].attribute, attribute)) return r->columns[c].values[hit];
+    return NULL;
+}
+
+static uint64_t put(pados_client *client, uint64_t id, const float *vector, const char *dept, float price,
+                    pados_written *written)
+{
+    pados_error error;
+    pados_values values[] = {{.attribute = "dept", .texts = &dept, .ntexts = 1},
+                             {.attribute = "price", .numbers = &price}};
+    pados_upsert upsert = {.table = "t",
+                           .ids = &id,
+                           .count = 1,
+                           .vectors = vector,
+                           .dim = DIM,
+                           .attributes = values,
+                           .nattributes = 2};
+    must(pados_upsert_run(client, &upsert, written, &error), error);
+    return written->sequence;
+}
+
+static void test_a_row_that_is_upserted_is_found_by_the_next_search(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_written written;
+    float query[DIM];
+    lonely(3, query);
+    uint64_t sequence = put(client, 9000, query, "a new one", 3.25f, &written);
+    assert_true(written.durable);
+    assert_int_equal(written.changed, 1);
+    assert_int_equal(written.fresh, 1);
+    for (int exact = 0; exact < 2; exact++) {
+        pados_result *r = nearest(client, query, sequence, exact);
+        assert_int_equal(r->ids[0], 9000);
+        assert_true(fabsf(r->scores[0] - 1) < 0.02f);
+        assert_string_equal(value_of(r, "dept", 0), "a new one");
+        assert_string_equal(value_of(r, "price", 0), "3.25");
+        assert_string_equal(value_of(r, "brand", 0), "");
+        assert_true(r->sequence >= sequence);
+        pados_result_free(r);
+    }
+    close_shop(&host, client);
+}
+
+static void test_an_upsert_replaces_the_row_wherever_it_lay(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_written written;
+    float query[DIM];
+    lonely(5, query);
+    put(client, 17, query, "d1", 1.5f, &written);
+    assert_int_equal(written.fresh, 0);
+    for (int exact = 0; exact < 2; exact++) {
+        pados_result *r = nearest(client, query, 0, exact);
+        assert_int_equal(r->ids[0], 17);
+        pados_result_free(r);
+        r = nearest(client, rows + 17 * DIM, 0, exact);
+        for (size_t i = 0; i < r->hits; i++)
+            assert_int_not_equal(r->ids[i], 17);
+        pados_result_free(r);
+    }
+    close_shop(&host, client);
+}
+
+static void test_a_deleted_row_never_comes_back(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    uint64_t ids[] = {40, 41, 999999};
+    pados_delete gone = {.table = "t", .ids = ids, .count = 3};
+    must(pados_delete_run(client, &gone, &written, &error), error);
+    assert_int_equal(written.changed, 2);
+    assert_int_equal(written.missing, 1);
+    for (int life = 0; life < 2; life++) {
+        for (int exact = 0; exact < 2; exact++) {
+            pados_result *r = nearest(client, rows + 40 * DIM, 0, exact);
+            assert_int_equal(r->hits, K);
+            for (size_t i = 0; i < r->hits; i++)
+                assert_true(r->ids[i] != 40 && r->ids[i] != 41);
+            pados_result_free(r);
+        }
+        pados_search search = {.table = "t", .count = 1, .k = K, .from_ids = ids, .nprobe = 4096};
+        pados_result *r;
+        must_fail(pados_search_run(client, &search, &r, &error), error, NOT_FOUND, "40");
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    close_shop(&host, client);
+}
+
+static void test_attributes_change_without_the_vector(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    uint64_t ids[ROWS];
+    float prices[ROWS];
+    const char *zones[] = {"south"};
+    static const uint32_t all[ROWS];
+    for (uint64_t i = 0; i < ROWS; i++) {
+        ids[i] = i;
+        prices[i] = i == 123 ? 1000.0f : 4.0f;
+    }
+    pados_values values[] = {{.attribute = "price", .numbers = prices},
+                             {.attribute = "zones", .texts = zones, .ntexts = 1, .text_of = all}};
+    pados_update update = {.table = "t", .ids = ids, .count = ROWS, .attributes = values, .nattributes = 2};
+    must(pados_update_run(client, &update, &written, &error), error);
+    assert_int_equal(written.changed, ROWS);
+    const char *most[] = {"900"};
+    pados_condition dear = {.attribute = "price", .kind = PADOS_AT_LEAST, .values = most, .count = 1};
+    pados_search search = {
+        .table = "t", .count = 1, .k = K, .vectors = rows, .dim = DIM, .filters = &dear, .nfilters = 1};
+    for (int life = 0; life < 2; life++) {
+        pados_result *r;
+        must(pados_search_run(client, &search, &r, &error), error);
+        assert_int_equal(r->hits, 1);
+        assert_int_equal(r->ids[0], 123);
+        pados_result_free(r);
+        r = nearest(client, rows + 5 * DIM, 0, false);
+        assert_int_equal(r->ids[0], 5);
+        assert_string_equal(value_of(r, "zones", 0), "south");
+        assert_string_equal(value_of(r, "dept", 0), "d5");
+        pados_result_free(r);
+        if (life) break;
+        assert_int_equal(server_stop(&host), 0);
+        server_start(&host, NULL);
+    }
+    close_shop(&host, client);
+}
+
+static void test_a_key_does_a_write_once(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written first, again;
+    uint64_t id = 5000;
+    float query[DIM];
+    lonely(1, query);
+    pados_upsert upsert = {
+        .table = "t", .ids = &id, .count = 1, .vectors = query, .dim = DIM, .key = "order-7"};
+    must(pados_upsert_run(client, &upsert, &first, &error), error);
+    pados_delete gone = {.table = "t", .ids = &id, .count = 1};
+    must(pados_delete_run(client, &gone, &again, &error), error);
+    for (int life = 0; life < 2; life++) {
+        must(pados_upsert_run(client, &upsert, &again, &error), error);
+        assert_true(again.repeated);
+        assert_int_equal(again.sequence, first.sequence);
+        pados_result *r = nearest(client, query, 0, false);
+        assert_int_not_equal(r->ids[0], id); /* it was deleted after the first */
+        pados_result_free(r);
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    close_shop(&host, client);
+}
+
+static void test_bad_batches_are_refused_whole_and_by_name(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    uint64_t ids[] = {1, 2, 1};
+    float vectors[3 * DIM];
+    for (int i = 0; i < 3 * DIM; i++)
+        vectors[i] = 1;
+    pados_upsert upsert = {.table = "t", .ids = ids, .count = 3, .vectors = vectors, .dim = DIM};
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "rows 0 and 2");
+    ids[2] = 3;
+    vectors[2 * DIM + 4] = NAN;
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT,
+              "dimension 4 is NaN");
+    for (int d = 0; d < DIM; d++)
+        vectors[2 * DIM + d] = 0;
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "no direction");
+    vectors[2 * DIM] = 1;
+    upsert.dim = 8;
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "has 16");
+    upsert.dim = DIM;
+    upsert.table = "nowhere";
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, NOT_FOUND, "nowhere");
+    upsert.table = "t";
+    const char *cell[] = {"x", "y", "z"};
+    pados_values values = {.attribute = "colour", .texts = cell, .ntexts = 3};
+    upsert.attributes = &values;
+    upsert.nattributes = 1;
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "colour");
+    values.attribute = "price";
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "\"x\"");
+    values.attribute = "zones";
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "zones");
+    values.attribute = "heat";
+    must_fail(pados_upsert_run(client, &upsert, &written, &error), error, INVALID_ARGUMENT, "feedback");
+    /* Nothing of all that was done. */
+    for (int i = 1; i < 4; i++) {
+        pados_result *r = nearest(client, rows + i * DIM, 0, false);
+        assert_int_equal(r->ids[0], i);
+        pados_result_free(r);
+    }
+    close_shop(&host, client);
+}
+
+static void test_what_is_bought_now_trends_at_once_and_after_a_restart(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    uint64_t items[] = {77, 77, 88, 123456};
+    const char *events[] = {"buy", "view"};
+    uint32_t event_of[] = {0, 0, 1, 1};
+    pados_feedback feedback = {
+        .table = "t", .items = items, .count = 4, .events = events, .nevents = 2, .event_of = event_of};
+    must(pados_feedback_run(client, &feedback, &written, &error), error);
+    assert_int_equal(written.changed, 2);
+    assert_int_equal(written.missing, 1);
+    const char *least[] = {"0.5"};
+    pados_condition hot = {.attribute = "heat", .kind = PADOS_AT_LEAST, .values = least, .count = 1};
+    pados_override weigh = {.attribute = "heat", .weight = 1};
+    static const char *const all[] = {"*"};
+    (void)weigh;
+    pados_search search = {.table = "t",
+                           .count = 1,
+                           .k = K,
+                           .vectors = rows,
+                           .dim = DIM,
+                           .filters = &hot,
+                           .nfilters = 1,
+                           .attributes = all,
+                           .nattributes = 1};
+    for (int life = 0; life < 2; life++) {
+        pados_result *r;
+        must(pados_search_run(client, &search, &r, &error), error);
+        assert_int_equal(r->hits, 2);
+        size_t at = r->ids[0] == 77 ? 0 : 1;
+        assert_int_equal(r->ids[at], 77);
+        assert_int_equal(r->ids[1 - at], 88);
+        assert_true(fabs(atof(value_of(r, "heat", at)) - 20) < 0.5);
+        assert_true(fabs(atof(value_of(r, "heat", 1 - at)) - 1) < 0.1);
+        pados_result_free(r);
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    feedback.events = (const char *const[]){"steal", "view"};
+    must_fail(pados_feedback_run(client, &feedback, &written, &error), error, INVALID_ARGUMENT, "steal");
+    close_shop(&host, client);
+}
+
+static void test_a_rebuild_holds_what_was_changed_and_frees_the_log(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    float query[DIM];
+    uint64_t gone = 3, version = 0, item = 9;
+    lonely(2, query);
+    put(client, 7777, query, "fresh", 2.0f, &written);
+    pados_delete away = {.table = "t", .ids = &gone, .count = 1};
+    must(pados_delete_run(client, &away, &written, &error), error);
+    pados_feedback feedback = {
+        .table = "t", .items = &item, .count = 1, .events = (const char *const[]){"buy"}, .nevents = 1};
+    must(pados_feedback_run(client, &feedback, &written, &error), error);
+    must(pados_rebuild(client, "t", NULL, NULL, &version, &error), error);
+    assert_int_equal(version, 2);
+    put(client, 7778, query, "later", 2.0f, &written);
+    for (int life = 0; life < 2; life++) {
+        for (int exact = 0; exact < 2; exact++) {
+            pados_result *r = nearest(client, query, 0, exact);
+            assert_int_equal(r->version, 2);
+            assert_int_equal(r->ids[0], 7777);
+            assert_int_equal(r->ids[1], 7778);
+            assert_string_equal(value_of(r, "dept", 0), "fresh");
+            pados_result_free(r);
+            r = nearest(client, rows + 3 * DIM, 0, exact);
+            assert_int_not_equal(r->ids[0], 3);
+            pados_result_free(r);
+            r = nearest(client, rows + 9 * DIM, 0, exact);
+            assert_int_equal(r->ids[0], 9);
+            assert_true(fabs(atof(value_of(r, "heat", 0)) - 10) < 0.5);
+            pados_result_free(r);
+        }
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    Pados__V1__Reply *reply;
+    must(table_get(client, "t", &reply, &error), error);
+    assert_int_equal(reply->table->n_versions, 1); /* the version that it was made of is gone */
+    assert_int_equal(reply->table->info->rows, ROWS + 1);
+    assert_int_equal(reply->table->info->changed, 1);
+    pados_reply_free(reply);
+    close_shop(&host, client);
+}
+
+static void test_a_push_keeps_what_was_changed_while_it_was_made_and_rollback_what_came_after(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    float query[DIM], other[DIM];
+    lonely(2, query);
+    lonely(4, other);
+    put(client, 7001, query, "before", 2.0f, &written);
+    must(push_rows(client, "t", NULL, ROWS, DIM, rows, NULL, NULL, false, NULL, &error), error);
+    pados_result *r = nearest(client, query, 0, false);
+    assert_int_not_equal(r->ids[0], 7001); /* the push replaces the table */
+    assert_int_equal(r->version, 2);
+    pados_result_free(r);
+    put(client, 7002, other, "after", 2.0f, &written);
+    must(rollback(client, "t", &error), error);
+    for (int exact = 0; exact < 2; exact++) {
+        r = nearest(client, query, 0, exact);
+        assert_int_equal(r->version, 1);
+        assert_int_equal(r->ids[0], 7001);
+        pados_result_free(r);
+        r = nearest(client, other, 0, exact);
+        assert_int_equal(r->ids[0], 7002);
+        pados_result_free(r);
+    }
+    close_shop(&host, client);
+}
+
+static void test_a_search_waits_for_the_change_that_it_must_see(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_search search = {.table = "t",
+                           .count = 1,
+                           .k = K,
+                           .vectors = rows,
+                           .dim = DIM,
+                           .nprobe = 4096,
+                           .at_least = 1000000,
+                           .timeout_ms = 300};
+    pados_result *r;
+    must_fail(pados_search_run(client, &search, &r, &error), error, DEADLINE_EXCEEDED, "");
+    close_shop(&host, client);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_row_that_is_upserted_is_found_by_the_next_search),
+        cmocka_unit_test(test_an_upsert_replaces_the_row_wherever_it_lay),
+        cmocka_unit_test(test_a_deleted_row_never_comes_back),
+        cmocka_unit_test(test_attributes_change_without_the_vector),
+        cmocka_unit_test(test_a_key_does_a_write_once),
+        cmocka_unit_test(test_bad_batches_are_refused_whole_and_by_name),
+        cmocka_unit_test(test_what_is_bought_now_trends_at_once_and_after_a_restart),
+        cmocka_unit_test(test_a_rebuild_holds_what_was_changed_and_frees_the_log),
+        cmocka_unit_test(test_a_push_keeps_what_was_changed_while_it_was_made_and_rollback_what_came_after),
+        cmocka_unit_test(test_a_search_waits_for_the_change_that_it_must_see),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
