@@ -144,6 +144,19 @@ void pd_source_row(const pd_version *v, const void *page, uint32_t place, float 
         memcpy(out, (const float *)page + at, (size_t)dim * sizeof *out);
 }
 
+pd_status pd_version_verify(const pd_version *v, pd_error *err)
+{
+    pthread_rwlock_rdlock(v->files[PD_FILE_PAGES].lock);
+    pd_ahead *ahead = NULL;
+    pd_piece piece = {.count = 1};
+    pd_status status = pd_ahead_open(v, ~0u, &ahead, err);
+    while (!status && piece.count)
+        status = pd_ahead_next(ahead, &piece, err);
+    pd_ahead_close(ahead);
+    pthread_rwlock_unlock(v->files[PD_FILE_PAGES].lock);
+    return status;
+}
+
 pd_status pd_version_source(const pd_version *v, const uint32_t *slots, uint32_t n, float *rows,
                             pd_error *err)
 {
