@@ -39,6 +39,13 @@ void pd_idmap_close(pd_idmap *map)
     memset(map, 0, sizeof *map);
 }
 
+void pd_idmap_prefetch(const pd_idmap *map, uint64_t key)
+{
+    uint64_t at = home_of(map, key);
+    __builtin_prefetch(&map->values[at], 1);
+    __builtin_prefetch(&map->keys[at], 1);
+}
+
 uint32_t pd_idmap_put(pd_idmap *map, uint64_t key, uint32_t value)
 {
     uint64_t at = home_of(map, key);

@@ -99,6 +99,9 @@ typedef pd_status (*pd_page_visit)(void *context, uint32_t page, const void *byt
 pd_status pd_version_load(const pd_version *version, pd_index *index, pd_page_visit each_page, void *context,
                           pd_error *err);
 
+/* Reads every page of every file and checks its sum. DATA_LOSS naming file and page. */
+pd_status pd_version_verify(const pd_version *version, pd_error *err);
+
 /* Exact search over the source rows on disk by a device's exact slots: streams source.bin beside pages.bin in bounded
  * pieces, checking sums. Queries as for pd_exact_begin. *scanned: rows looked at. */
 pd_status pd_version_exact(const pd_version *version, pd_device *device, const pd_query *queries,
