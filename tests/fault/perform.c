@@ -30,7 +30,7 @@ static void die(const char *what)
 /* --------------------------------------------------------------------------------------------------- calls --- */
 
 /* create:F  write:F:OFFSET:LENGTH:LETTER  dsync:F:OFFSET:LENGTH:LETTER  append:F:LENGTH:LETTER  size:F:LENGTH  sync:F  folder:F
- * rename:A:B  unlink:F  mkdir:F  rmdir:F  link:A:B  mark. 0: the call failed. */
+ * rename:A:B  swap:A:B  unlink:F  mkdir:F  rmdir:F  link:A:B  mark. 0: the call failed. */
 static int call(char *text)
 {
     char *part[5] = {NULL}, *save = NULL;
@@ -40,6 +40,7 @@ static int call(char *text)
     const char *verb = part[0], *a = part[1], *b = part[2];
     if (!strcmp(verb, "mark")) return printf("%llu\n", (unsigned long long)atomic_load(&state->journal)) > 0;
     if (!strcmp(verb, "rename")) return rename(a, b) == 0;
+    if (!strcmp(verb, "swap")) return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0;
     if (!strcmp(verb, "unlink")) return unlink(a) == 0;
     if (!strcmp(verb, "mkdir")) return mkdir(a, 0755) == 0;
     if (!strcmp(verb, "rmdir")) return rmdir(a) == 0;
