@@ -143,7 +143,11 @@ pd_status pd_changes_get(pd_changes *log, uint64_t sequence, pd_record *out, voi
         status = pd_changes_fail(log, rc, "read", err);
     } else {
         const char *why = pd_record_head(sequence, value.mv_data, value.mv_size, out);
-        if (!why) why = pd_record_body(value.mv_data, out);
+        _Atomic uint64_t *sound = &log->sound[sequence % PD_SOUND];
+        if (!why && atomic_load(sound) != sequence) {
+            why = pd_record_body(value.mv_data, out);
+            if (!why) atomic_store(sound, sequence);
+        }
         if (why) status = pd_record_damaged(log, sequence, &value, why, err);
     }
     if (status) goto err_after_enter;
