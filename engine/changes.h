@@ -67,7 +67,8 @@ pd_status pd_changes_sync(pd_changes *changes, pd_error *err); /* PD_DURABLE_INT
 pd_status pd_changes_trim(pd_changes *changes, const char *table, uint64_t upto, pd_error *err);
 
 /* Visits every record of the table and may replace its bytes: *bytes (malloc'ed, the log's to free) and *length, or NULL: leave
- * it. In transactions of bounded size. */
+ * it. Asks again for records whose transaction needed more room. A damaged record is left, and is DATA_LOSS at the end. In
+ * transactions of bounded size. */
 typedef pd_status (*pd_changes_replace)(void *context, const pd_record *record, void **bytes, size_t *length,
                                         pd_error *err);
 pd_status pd_changes_rewrite(pd_changes *changes, const char *table, pd_changes_replace replace,

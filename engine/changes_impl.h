@@ -1,6 +1,6 @@
 /* The log's insides, shared by its files: changes.c (life cycle, append), changes_env.c (the LMDB environment: opened, found
  * wanting and opened again; who may be in it), changes_check.c (is the file what LMDB takes it for?), changes_record.c (bytes of
- * a record), changes_read.c, changes_trim.c (what removes and replaces), changes_copy.c (compaction, copies).
+ * a record), changes_read.c, changes_documents.c, changes_trim.c (what removes and replaces), changes_copy.c (compaction, copies).
  *
  * The rules of the locks. `writing` is held for the length of any write, so there is one at a time, whoever calls. `gate` guards
  * small things: who reads, what waits to be stored, whether the environment is being exchanged. Readers stay inside the gate
