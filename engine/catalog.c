@@ -228,6 +228,11 @@ const pd_live_source *pd_served_source(const pd_served *served)
     return &((const pd_box *)served)->source;
 }
 
+void pd_catalog_listen(pd_catalog *catalog, struct pd_recall_book *book)
+{
+    atomic_store(&catalog->recalled, book);
+}
+
 struct pd_writer *pd_catalog_writer(pd_catalog *catalog)
 {
     return catalog->writer;

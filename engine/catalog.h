@@ -55,6 +55,11 @@ const pd_live_source *pd_served_source(const pd_served *served);
 struct pd_writer;
 struct pd_writer *pd_catalog_writer(pd_catalog *catalog);
 
+/* Where it is told whether promises of recall are kept; a table that breaks its own is rebuilt once it has changed. Outlives the
+ * catalog. */
+struct pd_recall_book;
+void pd_catalog_listen(pd_catalog *catalog, struct pd_recall_book *book);
+
 /* The newest version of a profile; held, see pd_profile_release. NOT_FOUND. */
 pd_status pd_catalog_profile(pd_catalog *catalog, const char *name, pd_profile **out, pd_error *err);
 

@@ -11,6 +11,7 @@
 #include "changes.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -218,13 +219,36 @@ uint64_t pd_changes_last(const pd_changes *log)
 
 /* ------------------------------------------------------------------------------------- opening and closing --- */
 
-/* What a compaction that did not end has left. */
-static pd_status remove_compaction(const char *folder, pd_error *err)
+/* A new log is made aside and renamed: LMDB does not sync the first pages of a file before it writes more, so a power cut could leave
+ * half of them under the final name. */
+static pd_status make_first(pd_changes *log, const char *aside, pd_error *err)
 {
-    char left[PD_PATH_ROOM];
-    pd_status status = pd_path_join(left, folder, "compact.tmp", err);
-    if (status || access(left, F_OK) != 0) return status;
-    return pd_folder_remove(left, err);
+    char file[PD_PATH_ROOM];
+    pd_status status = pd_path_join(file, aside, "data.mdb", err);
+    if (!status && mkdir(aside, 0755) != 0) status = pd_fail_errno(err, "make the folder", aside);
+    if (status) return status;
+    pd_changes *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the log of changes");
+    memcpy(fresh->folder, aside, strlen(aside) + 1);
+    memcpy(fresh->file, file, strlen(file) + 1);
+    fresh->map_bytes = log->map_bytes;
+    status = pd_changes_env_open(fresh, err);
+    pd_changes_env_close(fresh);
+    free(fresh);
+    if (!status && rename(file, log->file) != 0) status = pd_fail_errno(err, "rename to", log->file);
+    if (!status) status = pd_folder_sync(log->folder, err);
+    if (!status) status = pd_folder_remove(aside, err);
+    return status;
+}
+
+/* Removes what a compaction or a first start that did not end has left, and makes the file where there is none. */
+static pd_status prepare(pd_changes *log, pd_error *err)
+{
+    char aside[PD_PATH_ROOM];
+    pd_status status = pd_path_join(aside, log->folder, "compact.tmp", err);
+    if (!status && access(aside, F_OK) == 0) status = pd_folder_remove(aside, err);
+    if (!status && access(log->file, F_OK) != 0) status = make_first(log, aside, err);
+    return status;
 }
 
 static pd_status read_last(pd_changes *log, pd_error *err)
@@ -261,12 +285,14 @@ pd_status pd_changes_open(const pd_changes_options *options, pd_changes **out, p
     pthread_mutex_init(&log->gate, NULL);
     pthread_cond_init(&log->moved, NULL);
 
-    if (mkdir(log->folder, 0755) == 0)
-        status = pd_folder_sync_parent(log->folder, err);
-    else if (errno != EEXIST)
+    if (mkdir(log->folder, 0755) != 0 && errno != EEXIST)
         status = pd_fail_errno(err, "make the folder", log->folder);
-    if (!status) status = remove_compaction(log->folder, err);
-    if (!status) status = pd_changes_env_open(log, 1, err);
+    /* Also where it was there: an earlier start may have failed just here. */
+    if (!status) status = pd_folder_sync_parent(log->folder, err);
+    if (!status) status = prepare(log, err);
+    if (!status) status = pd_changes_settle(log->file, err);
+    if (!status) status = pd_changes_check(log->file, err);
+    if (!status) status = pd_changes_env_open(log, err);
     if (!status) status = read_last(log, err);
     if (status) {
         pd_changes_close(log);

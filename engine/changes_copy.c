@@ -40,7 +40,7 @@ static pd_status take_its_place(pd_changes *log, const char *fresh, pd_error *er
     pd_changes_env_close(log);
     pd_status status = rename(fresh, log->file) != 0 ? pd_fail_errno(err, "rename to", log->file) : PD_OK;
     /* Opening syncs the folder, so that no write comes before the new name is there to stay. */
-    pd_status opened = pd_changes_env_open(log, 0, &said);
+    pd_status opened = pd_changes_env_open(log, &said);
     if (opened) log->broken = 1;
     pd_changes_gate_open(log);
     if (!status && opened) {

@@ -165,11 +165,8 @@ void pd_changes_env_close(pd_changes *log)
     log->env = NULL;
 }
 
-pd_status pd_changes_env_open(pd_changes *log, int checked, pd_error *err)
+pd_status pd_changes_env_open(pd_changes *log, pd_error *err)
 {
-    pd_status status = pd_changes_settle(log->file, err);
-    if (!status && checked) status = pd_changes_check(log->file, err);
-    if (status) return status;
     unsigned flags = MDB_NOTLS | (log->durability == PD_DURABLE_NONE ? MDB_NOSYNC : 0);
     int rc = mdb_env_create(&log->env);
     if (rc) {
@@ -185,11 +182,12 @@ pd_status pd_changes_env_open(pd_changes *log, int checked, pd_error *err)
     int dead;
     if (!rc) rc = mdb_reader_check(log->env, &dead);
     if (!rc) rc = open_databases(log);
-    status = rc ? pd_changes_fail(log, rc, "open", err) : PD_OK;
+    if (rc) {
+        pd_changes_env_close(log);
+        return pd_changes_fail(log, rc, "open", err);
+    }
     /* The names of new files, or the one that a compaction gave. */
-    if (!status) status = pd_folder_sync(log->folder, err);
-    if (status) pd_changes_env_close(log);
-    return status;
+    return pd_folder_sync(log->folder, err);
 }
 
 /* ----------------------------------------------------------------------------------- opening once more --- */
@@ -237,15 +235,19 @@ static pd_status open_again(pd_changes *log, pd_error *err)
     if (pthread_mutex_trylock(&log->copying) != 0)
         return pd_fail(err, PD_UNAVAILABLE, "the log %s is opened again once a copy of it is made",
                        log->file);
+    pd_error said;
     pd_changes_gate_close(log);
     pd_changes_env_close(log);
-    pd_status status = pd_changes_env_open(log, 0, err);
+    pd_status status = pd_changes_settle(log->file, err);
+    /* For reading, even where it cannot be written. */
+    pd_status opened = pd_changes_env_open(log, &said);
+    if (!status && opened) {
+        if (err) *err = said;
+        status = opened;
+    }
     if (!status) {
         int rc = take_back(log);
-        if (rc) {
-            status = pd_changes_fail(log, rc, "open", err);
-            pd_changes_env_close(log);
-        }
+        if (rc) status = pd_changes_fail(log, rc, "write to", err);
     }
     pd_changes_gate_open(log);
     pthread_mutex_unlock(&log->copying);
@@ -276,6 +278,15 @@ pd_status pd_changes_begin(pd_changes *log, MDB_txn **txn, pd_error *err)
     }
 }
 
+/* LMDB refuses all transactions. */
+static int panicked(pd_changes *log)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(log->env, NULL, MDB_RDONLY, &txn);
+    if (!rc) mdb_txn_abort(txn);
+    return rc == MDB_PANIC;
+}
+
 pd_status pd_changes_commit(pd_changes *log, MDB_txn *txn, pd_error *err)
 {
     int rc = code_of_commit(log, mdb_txn_commit(txn));
@@ -284,10 +295,15 @@ pd_status pd_changes_commit(pd_changes *log, MDB_txn *txn, pd_error *err)
         atomic_store(&log->failing, 0);
         return PD_OK;
     }
-    /* A full disk or map fails before the meta page, which LMDB survives; where it does not, the next begin panics. */
+    /* A full disk or map fails before the meta page, as a rule, and LMDB survives it. */
     log->code = rc;
     pd_status status = pd_changes_fail(log, rc, "write to", err);
-    if (status != PD_RESOURCE_EXHAUSTED) log->broken = 1;
+    if (status != PD_RESOURCE_EXHAUSTED || panicked(log)) {
+        log->broken = 1;
+        /* At once, so that reading goes on; where that fails too, the next write tries again. */
+        pd_error said;
+        (void)open_again(log, &said);
+    }
     return failed(log, status);
 }
 

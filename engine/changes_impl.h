@@ -87,8 +87,9 @@ struct pd_changes {
 /* What LMDB's (or errno's) code says about the log: "cannot VERB the log FILE: REASON", with the status that fits. */
 pd_status pd_changes_fail(const pd_changes *log, int code, const char *verb, pd_error *err);
 
-/* Makes or opens the environment, settles and checks it; with nobody inside the gate, env == NULL. checked: walk the whole file. */
-pd_status pd_changes_env_open(pd_changes *log, int checked, pd_error *err);
+/* Makes or opens the environment and syncs its folder; with nobody inside the gate, env == NULL. After a failure of the sync
+ * alone it is open, for reading; otherwise env is NULL. */
+pd_status pd_changes_env_open(pd_changes *log, pd_error *err);
 void pd_changes_env_close(pd_changes *log); /* nobody inside; NULL is allowed */
 
 /* Nobody is inside, and nobody comes in, until it is opened again. */

@@ -83,6 +83,9 @@ err_after_enter:
 pd_status pd_changes_read(pd_changes *log, const char *table, uint64_t from, uint64_t upto,
                           pd_changes_visit visit, pd_changes_damaged damaged, void *context, pd_error *err)
 {
+    /* What a failed commit may have left after the last is not there. */
+    uint64_t last = atomic_load(&log->last);
+    if (upto > last) upto = last;
     reading r = {log, table, from, upto, visit, damaged, context};
     /* Memory first: what leaves it meanwhile is stored by then, and is read there no more than up to what we hold. */
     pd_pending **pending;
@@ -132,7 +135,8 @@ pd_status pd_changes_get(pd_changes *log, uint64_t sequence, pd_record *out, voi
     pd_status status = pd_changes_enter(log, &h->txn, err);
     if (status) goto err_after_calloc;
     MDB_val key = {sizeof sequence, &sequence}, value;
-    int rc = mdb_get(h->txn, log->db[PD_DB_RECORDS], &key, &value);
+    int rc = sequence <= atomic_load(&log->last) ? mdb_get(h->txn, log->db[PD_DB_RECORDS], &key, &value)
+                                                 : MDB_NOTFOUND;
     if (rc == MDB_NOTFOUND) {
         status = pd_fail(err, PD_NOT_FOUND, "the log has no record %llu", (unsigned long long)sequence);
     } else if (rc) {
@@ -179,6 +183,7 @@ pd_status pd_changes_find_key(pd_changes *log, const char *key, uint64_t *sequen
     if (status) return status;
     int rc = pd_seal_number(txn, log->db[PD_DB_KEYS], key, length, sequence);
     pd_changes_leave(log, txn);
+    if (!rc && *sequence > atomic_load(&log->last)) rc = MDB_NOTFOUND;
     if (rc == MDB_NOTFOUND) return pd_fail(err, PD_NOT_FOUND, "no batch of the log has the key \"%s\"", key);
     if (rc) return pd_changes_fail(log, rc, "find a key in", err);
     return PD_OK;

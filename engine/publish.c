@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "carry.h"
 #include "erase.h"
 #include "follow.h"
 #include "incoming.h"
@@ -425,9 +426,11 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
     pd_catalog *catalog = in->catalog;
     switching s = {.in = in};
     char text[400];
+    pd_status status = pd_carry_counters(in, err);
     /* Most of what was changed since its rows were taken first, so that writes wait for the rest alone. */
-    pd_status status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
-                                 &in->followed, err);
+    if (!status)
+        status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
+                           &in->followed, err);
     pthread_mutex_lock(&catalog->files);
     if (!status) status = pd_writer_run(catalog->writer, switch_now, &s, err);
     pthread_mutex_unlock(&catalog->files);

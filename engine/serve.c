@@ -198,6 +198,7 @@ static void run_reply(pd_work *work)
         pd_serve_count(s->door, PD_OK);
         pd_reply_send(s->call, reply);
         observe(server, s->search, pd_us_between(began, pd_now_ns()));
+        pd_recall_offer(server->recall, s->search, atomic_load(&server->config)->recall_sample);
     }
     pd_search_free(s->search);
     atomic_fetch_sub(&server->held_bytes, s->held);

@@ -99,6 +99,11 @@ pd_status pd_server_open(const pd_config *config, pd_server **out, pd_error *err
     pd_catalog *catalog = NULL;
     if (!status) status = pd_catalog_open(config, server->device, server->executor, &catalog, err);
     if (!status) status = open_workers(server, err);
+    if (!status) status = pd_recall_book_open(&server->recall_book, err);
+    if (!status) pd_catalog_listen(catalog, server->recall_book);
+    if (!status)
+        status = pd_recall_open(catalog, server->executor, server->exact, server->recall_book,
+                                &server->recall, err);
     atomic_store(&server->catalog, catalog);
     /* Both addresses are taken before anybody is served: each hello names the other, with the port that it really got. */
     if (!status && *config->admin.url) status = open_net(server, PD_PORT_ADMIN, &server->admin_net, err);
@@ -128,6 +133,7 @@ static void stop_work(pd_server *server)
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     /* What was taken in is decoded first: it counts as queued. */
     pd_workers_close(server->decode_workers);
+    pd_recall_stop(server->recall);
     /* Changes that were taken in are logged and applied, while there is an executor to apply them. */
     pd_writes_drain(server->writes);
     pd_catalog *catalog = atomic_load(&server->catalog);
@@ -148,8 +154,10 @@ void pd_server_close(pd_server *server)
     pd_net_close(server->data_net);
     pd_net_close(server->admin_net);
     pd_http_close(server->http);
+    pd_recall_close(server->recall);
     pd_catalog *catalog = atomic_exchange(&server->catalog, NULL);
     if (catalog) pd_catalog_close(catalog);
+    pd_recall_book_close(server->recall_book);
     pd_executor_close(server->executor);
     pd_device_close(server->device);
     pd_tokens_free(server->data_tokens);

@@ -10,6 +10,7 @@
 #include "http.h"
 #include "metrics.h"
 #include "net.h"
+#include "recall.h"
 #include "request.h"
 #include "server.h"
 #include "tokens.h"
@@ -47,6 +48,8 @@ struct pd_server {
     pd_executor *executor;
     _Atomic(pd_catalog *) catalog; /* NULL while it loads */
     pd_exact_worker *exact;
+    pd_recall_book *recall_book; /* whether promises are kept: pd_recall_broken() */
+    pd_recall *recall;
     pd_write_desk *writes;
     pd_workers *admin_workers, *decode_workers, *reply_workers;
     pd_net *data_net, *admin_net;

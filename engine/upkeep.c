@@ -6,7 +6,7 @@
 
 #include "erase.h"
 #include "log.h"
-#include "recall.h"
+#include "recall_book.h"
 #include "writer.h"
 
 #define LEAST_CHANGED   256u    /* rows: a table that is smaller still is not rebuilt for every few */
@@ -79,7 +79,8 @@ static const char *why_rebuild(pd_catalog *catalog, const pd_table *table, int f
         return "its rows have changed";
     if (live.changed && live.pages && live.pages_free <= live.pages / 8) return "its spare pages are taken";
     if (filling && live.applied > served->info->sequence) return "the log of changes is more than half full";
-    if (live.changed >= LEAST_CHANGED && pd_recall_broken(table->name))
+    struct pd_recall_book *book = atomic_load(&catalog->recalled);
+    if (book && live.changed >= LEAST_CHANGED && pd_recall_broken(book, table->name, served->number))
         return "its recall is under its promise";
     return "";
 }

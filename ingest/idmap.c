@@ -1,6 +1,6 @@
 /* Linear probing at a load of 5/8 when it is opened and at most 3/4 later; the place of a key is the high half of hash * capacity
- * (Lemire's fast range), which needs no power of two. What is removed leaves no mark: the entries behind it move up, so that
- * a map whose ids come and go stays as fast as it was. */
+ * (Lemire's fast range), which needs no power of two. What is removed leaves no mark, nor its key: the entries behind it move up,
+ * so that a map whose ids come and go stays as fast as it was. */
 #include "idmap.h"
 
 #include <stdlib.h>
@@ -103,12 +103,15 @@ void pd_idmap_remove(pd_idmap *map, uint64_t key)
         map->values[hole] = map->values[at];
         hole = at;
     }
+    map->keys[hole] = 0;
     map->values[hole] = PD_IDMAP_NONE;
 }
 
 void pd_idmap_clear(pd_idmap *map)
 {
-    if (map->count) memset(map->values, 0xff, map->capacity * sizeof *map->values);
+    if (map->count == 0) return;
+    memset(map->keys, 0, map->capacity * sizeof *map->keys);
+    memset(map->values, 0xff, map->capacity * sizeof *map->values);
     map->count = 0;
 }
 

@@ -243,16 +243,14 @@ static uint64_t rows_of_range(const pd_postings *p, const pd_attribute *attribut
 void pd_postings_range(const pd_postings *p, const pd_attribute *attribute, float low, float high,
                        pd_matches *out)
 {
-    *out = (pd_matches){.listed = !attribute->counts};
-    if (!out->listed) {
-        out->rows = rows_of_range(p, attribute, low, high);
-        return;
-    }
+    *out = (pd_matches){.rows = rows_of_range(p, attribute, low, high), .listed = !attribute->counts};
+    if (!out->listed) return;
     const pd_more *moved = &p->moved[attribute->float_column];
     pd_ranges_get(&p->numbers[attribute->float_column], low, high, &out->slots, &out->nslots);
     out->more = moved->slots;
     out->nmore = moved->count;
-    out->rows = out->nslots + out->nmore;
+    /* Both are too many: buckets at the ends are taken in whole, and rows that moved may have moved out of the range. */
+    if (out->nslots + out->nmore < out->rows) out->rows = out->nslots + out->nmore;
 }
 
 uint64_t pd_postings_memory(const pd_postings *p)

@@ -93,7 +93,8 @@ typedef int (*pd_progress)(void *context, const char *stage, uint64_t done, uint
  * residents. */
 
 /* Reads pages straight into the windows of an index opened from this version's spec, checking every page's checksum
- * (DATA_LOSS names file and page), and sets the lists. each_page, where not NULL, sees every main page on the way. */
+ * (DATA_LOSS names file and page), and sets the lists. each_page, where not NULL, sees every main page on the way, and reads
+ * nothing of the version's files itself. */
 typedef pd_status (*pd_page_visit)(void *context, uint32_t page, const void *bytes, pd_error *err);
 pd_status pd_version_load(const pd_version *version, pd_index *index, pd_page_visit each_page, void *context,
                           pd_error *err);

@@ -1,7 +1,7 @@
 /* Consent: a row that says "no" is never a query, wherever queries come from, and the reply says so. */
 #include "admin.h"
 
-enum { ROWS = 3000, USERS = 500, DIM = 8, K = 5 };
+enum { ROWS = 1500, USERS = 200, DIM = 8, K = 5 };
 
 static server host;
 static pados_client *client;
@@ -188,17 +188,17 @@ static void test_calibration_asks_with_nobody_who_refuses(void **state)
     /* A table that asks with rows of its own. */
     static char csv[ROWS * 16];
     char *at = csv + sprintf(csv, "id,consent\n");
-    for (int i = 0; i < 1500; i++)
+    for (int i = 0; i < 600; i++)
         at += sprintf(at, "%d,%s\n", i, i % 3 ? "yes" : "no");
     static const char own[] = "table = { metric = \"cosine\"; dim = 8;"
                               " attributes = ( { name = \"consent\"; type = \"category\"; } ); };";
-    must(push_rows(client, "people", own, 1500, DIM, rows, NULL, csv, false, NULL, &error), error);
-    calibrated("people", "held-out rows", 1000);
+    must(push_rows(client, "people", own, 600, DIM, rows, NULL, csv, false, NULL, &error), error);
+    calibrated("people", "held-out rows", 400);
     /* Nobody may be asked with: nothing is promised, and it serves. */
     at = csv + sprintf(csv, "id,consent\n");
-    for (int i = 0; i < 1500; i++)
+    for (int i = 0; i < 600; i++)
         at += sprintf(at, "%d,no\n", i);
-    must(push_rows(client, "silent", own, 1500, DIM, rows, NULL, csv, false, NULL, &error), error);
+    must(push_rows(client, "silent", own, 600, DIM, rows, NULL, csv, false, NULL, &error), error);
     calibrated("silent", "", 0);
     pados_search search = {.table = "silent", .count = 1, .k = K, .vectors = rows, .dim = DIM};
     pados_result *r;

@@ -56,7 +56,7 @@ static inline void build(world *w, const char *schema_text)
     pd_schema_free(schema);
 }
 
-static inline world *world_make(const char *schema_text)
+static inline world *world_empty(void)
 {
     world *w = calloc(1, sizeof *w);
     assert_non_null(w);
@@ -64,6 +64,12 @@ static inline world *world_make(const char *schema_text)
     snprintf(w->version, sizeof w->version, "%s/v", w->folder);
     snprintf(w->fresh, sizeof w->fresh, "%s.tmp", w->version);
     w->device = device_make("cpu", 16u << 20);
+    return w;
+}
+
+static inline world *world_make(const char *schema_text)
+{
+    world *w = world_empty();
     build(w, schema_text);
     return w;
 }

@@ -1,6 +1,7 @@
 /* Scrubbing: of an erased row nothing is left in the files, and of the others nothing is another. */
-#include "scrub_files.h"
 #include "f16.h"
+#include "project.h"
+#include "scrub_files.h"
 
 static const char *const tables[] = {
     "table = { metric = \"ip\"; nlist = 20; " ATTRIBUTES,
@@ -73,6 +74,91 @@ static void test_nothing_of_an_erased_row_is_left_in_any_file(void **state)
 }
 
 /* Every byte of a slot, by page file. */
+/* Two rows beside each other and far from all others: their list's centroid is as good as either. */
+static void twins(world *w, const char *schema_text)
+{
+    pd_error err;
+    pd_schema *schema = schema_make(schema_text);
+    w->rows = rows_make(N, DIM, 6, 2);
+    for (uint32_t i = 0; i < N; i++)
+        w->ids[i] = ID_OF(i);
+    for (uint32_t d = 0; d < DIM; d++) {
+        w->rows[LONER * DIM + d] = (d % 2 ? -40.0f : 40.0f) + (float)d * 0.37f;
+        w->rows[(LONER + 1) * DIM + d] = w->rows[LONER * DIM + d] * (d % 3 ? 1.0005f : 0.9996f);
+    }
+    pd_build_input in = input_make(schema, w->rows, N, DIM);
+    in.ids = w->ids;
+    ok(pd_build(&in, w->version, w->device, NULL, NULL, &err), &err);
+    pd_schema_free(schema);
+}
+
+static void test_a_centroid_that_is_an_erased_row_moves_and_takes_its_list_along(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"table = { metric = \"l2\"; nlist = 16; };",
+                                        "table = { metric = \"ip\"; nlist = 16; code_dim = 8; };"};
+    for (int t = 0; t < 2; t++) {
+        world *w = world_empty();
+        pd_version *version;
+        pd_error err;
+        uint32_t slot;
+        twins(w, texts[t]);
+        scrub(w, &w->ids[LONER], 1, NULL);
+        const pd_version_info *info = opened(w->version, &version);
+        const float *twin = w->rows + (LONER + 1) * DIM;
+        ok(pd_version_find(version, &w->ids[LONER + 1], 1, &slot, &err), &err);
+        uint32_t list = info->page_list[slot / PD_PAGE_ROWS];
+        const float *centroid = info->lists.centroids + list * DIM;
+        assert_int_equal(info->lists.rows[list], 1);
+        assert_memory_equal(centroid, twin, DIM * sizeof(float)); /* the mean of one */
+        pd_projection *projection = NULL;
+        if (info->lists.projection)
+            ok(pd_projection_open(info->lists.projection, info->shape.code_dim, info->lists.centroids,
+                                  info->shape.nlist, DIM, &projection, &err),
+               &err);
+        unsigned char *page = aligned_alloc(64, info->layout.page_bytes),
+                      *want = aligned_alloc(64, info->layout.page_bytes);
+        assert_true(page && want);
+        pd_page_clear(&info->shape, &info->layout, want);
+        pd_page_encode(&info->shape, &info->layout, projection, centroid, twin, slot % PD_PAGE_ROWS, 1, want,
+                       NULL);
+        ok(pd_page_file_read(&version->files[PD_FILE_PAGES], slot / PD_PAGE_ROWS, 1, page, &err), &err);
+        assert_memory_equal(page, want, info->layout.ids); /* codes, scales and terms */
+        free(page);
+        free(want);
+        pd_projection_close(projection);
+        pd_version_close(version);
+        assert_int_equal(load(w), N - 1);
+        world_free(w);
+    }
+}
+
+static void test_the_centroid_of_a_list_that_is_empty_now_is_that_of_the_nearest(void **state)
+{
+    (void)state;
+    world *w = world_make(tables[0]);
+    pd_version *version;
+    pd_error err;
+    uint32_t slot, nearest = 0;
+    const pd_version_info *info = opened(w->version, &version);
+    ok(pd_version_find(version, &w->ids[LONER], 1, &slot, &err), &err);
+    uint32_t list = info->page_list[slot / PD_PAGE_ROWS];
+    assert_int_equal(info->lists.rows[list], 1);
+    const float *row = w->rows + LONER * DIM;
+    for (uint32_t i = 0; i < info->shape.nlist; i++)
+        if (i != list && (nearest == list || pd_l2(row, info->lists.centroids + i * DIM, DIM) <
+                                                 pd_l2(row, info->lists.centroids + nearest * DIM, DIM)))
+            nearest = i;
+    pd_version_close(version);
+    scrub(w, &w->ids[LONER], 1, NULL);
+    info = opened(w->version, &version);
+    assert_int_equal(info->lists.rows[list], 0);
+    assert_memory_equal(info->lists.centroids + list * DIM, info->lists.centroids + nearest * DIM,
+                        DIM * sizeof(float));
+    pd_version_close(version);
+    world_free(w);
+}
+
 static void test_an_erased_slot_is_as_if_it_had_never_been_filled(void **state)
 {
     (void)state;
@@ -481,6 +567,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_of_an_erased_row_is_left_in_any_file),
+        cmocka_unit_test(test_a_centroid_that_is_an_erased_row_moves_and_takes_its_list_along),
+        cmocka_unit_test(test_the_centroid_of_a_list_that_is_empty_now_is_that_of_the_nearest),
         cmocka_unit_test(test_an_erased_slot_is_as_if_it_had_never_been_filled),
         cmocka_unit_test(test_the_other_rows_keep_their_slots_and_their_bytes),
         cmocka_unit_test(test_answers_are_those_of_before_without_the_erased),
