@@ -3,7 +3,8 @@
  * Where enough queries share a list (i8 codes), tiles read each list once for all of them (scan_tile.cu); where they do not,
  * a query's pages are cut into pieces for as many blocks as fill the device (scan_row.cu). The row scan also runs behind the
  * tiles, over what only it can do: queries without a vector or with a filter, slots from postings, and queries of which more
- * rows passed than their candidates had room for. Blocks with nothing to do leave at once. */
+ * rows passed than their candidates had room for. Blocks with nothing to do leave at once. Before either, the rows of a query's nearest
+ * list give it a bar (scan_prime.cu). */
 #include "scan.cuh"
 #include "tile.cuh"
 
@@ -34,14 +35,6 @@ static __global__ void count_pages(PD_GRID const pd_cuda_batch batch, PD_GRID co
     if (threadIdx.x == 0) scan.page_count[blockIdx.x] = before;
 }
 
-static uint32_t tile_room(uint32_t keep)
-{
-    uint32_t room = 1024;
-    while (room < 8 * keep)
-        room *= 2;
-    return room;
-}
-
 /* Blocks for each query in the row scan: enough to fill the device, each with a page for every warp. */
 static uint32_t row_parts(const pd_cuda_batch *batch)
 {
@@ -68,7 +61,7 @@ static pd_status plan(pd_cuda_batch *batch, pd_scan *scan, pd_error *err)
     scan->parts = row_parts(batch);
     scan->room = pd_row_room(batch->most_keep);
     scan->tiled = (uint32_t)uses_tiles(batch);
-    scan->tile_room = scan->tiled ? tile_room(batch->most_keep) : 0;
+    scan->tile_room = scan->tiled ? pd_tile_room(batch->most_keep) : 0;
     scan->span = scan->tile_room + (size_t)scan->parts * scan->room;
     scan->tile_counts = NULL;
     pd_status status = pd_take(batch, batch->n * scan->span, "candidates", &scan->scores, err);
@@ -94,6 +87,7 @@ pd_status pd_cuda_scan(pd_cuda_batch *batch, pd_error *err)
     status = pd_cuda_check(batch->device,
                            PD_LAUNCH(count_pages, batch->n, COUNT_THREADS, 0, batch->stream, *batch, scan),
                            "counting pages", err);
+    if (status == PD_OK) status = pd_prime(batch, err);
     if (status == PD_OK && scan.tiled) status = pd_scan_tiles(batch, &scan, err);
     if (status == PD_OK) status = pd_scan_rows(batch, &scan, err);
     if (status == PD_OK) status = pd_select(batch, &scan, err);

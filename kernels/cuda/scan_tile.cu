@@ -160,8 +160,7 @@ static __device__ uint32_t take_row(const pd_cuda_batch &batch, const pd_scan &s
     scan.slots[q * scan.span + at] = number * PD_PAGE_ROWS + row;
     *(volatile uint32_t *)&scan.scores[q * scan.span + at] = pd_ordered(score);
     at++;
-    int round = (at & (at - 1)) == 0 || at % (scan.tile_room / 8) == 0;
-    return round && at >= 2 * query.keep ? at : 0;
+    return at % pd_tile_round(query.keep) == 0 && at >= 2 * query.keep ? at : 0;
 }
 
 /* One of eight in registers. */
