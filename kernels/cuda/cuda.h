@@ -280,7 +280,9 @@ typedef struct pd_cuda_batch {
     uint32_t step_bytes;
     pd_cuda_bound *bounds; /* [n] */
     float *powers;         /* [ntables][weights] of summaries; NULL: there are none */
-    float *summaries;      /* [ntables][nlist] what the weights promise of each list; NULL: nothing */
+    float *
+        summaries; /* [ntables][nlist] what the weights promise of each list; NULL: it is made where it is needed */
+    float *group_summaries; /* [ntables][ngroups] of each group; NULL: nothing */
 
     /* coarse.cu */
     pd_cuda_pair *pairs; /* [npairs] query by query, best first */
