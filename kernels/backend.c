@@ -1,5 +1,5 @@
 /* The wrappers that callers use: they find backends, check arguments and supply defaults, so that a slot may trust what
- * it is given. */
+ * it is given. What only a backend knows (an open window, lists that are not set, which list a page is in) its slots check. */
 #include "backend.h"
 
 #include <math.h>
@@ -239,6 +239,99 @@ pd_status pd_index_gather(pd_index *index, const uint32_t *slots, uint32_t n, co
 {
     return index->backend->gather(index, slots, n, rows, err);
 }
+
+/* ------------------------------------------------------------------------------------------------- changing --- */
+
+/* Slots are looked at one by one; that they are distinct is the caller's to see to: telling would take memory, and a search of what
+ * changed finds the last of two rows for one slot. */
+
+static pd_status can_change(const pd_index *index, int implemented, pd_error *err)
+{
+    if (!index) return pd_fail(err, PD_INVALID_ARGUMENT, "there is no index to change or to read");
+    if (implemented) return PD_OK;
+    return pd_fail(err, PD_UNIMPLEMENTED, "the %s backend cannot change an index", index->backend->name);
+}
+
+static pd_status check_slots(const pd_index *index, const uint32_t *slots, uint32_t n, pd_error *err)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (slots[i] / PD_PAGE_ROWS >= index->npages)
+            return pd_fail(err, PD_OUT_OF_RANGE, "slot %u is in none of %u pages", slots[i], index->npages);
+    return PD_OK;
+}
+
+pd_status pd_index_grow(pd_index *index, const uint32_t *lists, const uint32_t *pages, uint32_t n,
+                        pd_error *err)
+{
+    pd_status status = can_change(index, index && index->backend->grow, err);
+    for (uint32_t i = 0; status == PD_OK && i < n; i++) {
+        if (lists[i] >= index->shape.nlist && index->shape.nlist > 0)
+            status = pd_fail(err, PD_OUT_OF_RANGE, "list %u is to grow, there are %u", lists[i],
+                             index->shape.nlist);
+        else if (pages[i] >= index->npages)
+            status = pd_fail(err, PD_OUT_OF_RANGE, "list %u is to grow by page %u, there are %u", lists[i],
+                             pages[i], index->npages);
+    }
+    return status == PD_OK ? index->backend->grow(index, lists, pages, n, err) : status;
+}
+
+pd_status pd_index_write_rows(pd_index *index, const pd_row_writes *writes, pd_error *err)
+{
+    pd_status status = can_change(index, index && index->backend->write_rows, err);
+    if (status == PD_OK) status = check_slots(index, writes->slots, writes->n, err);
+    if (status != PD_OK) return status;
+    if (writes->n > 0 && (!writes->pages || (index->layout.refine_bytes && !writes->refine)))
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%u rows are to be written without their %s", writes->n,
+                       writes->pages ? "refine rows" : "pages");
+    return index->backend->write_rows(index, writes, err);
+}
+
+static pd_status check_column(const pd_shape *shape, const pd_column_write *write, pd_error *err)
+{
+    static const char *const names[] = {"byte", "float", "key"};
+    const uint32_t counts[] = {shape->nbytes, shape->nfloats, shape->nkeys};
+    if ((uint32_t)write->kind > PD_COLUMN_KEY)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "there is no kind %u of column", (uint32_t)write->kind);
+    if (write->column >= counts[write->kind])
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%s column %u of %u is to be written", names[write->kind],
+                       write->column, counts[write->kind]);
+    if (!write->values)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "%s column %u is to be written without values",
+                       names[write->kind], write->column);
+    return PD_OK;
+}
+
+pd_status pd_index_write_columns(pd_index *index, const uint32_t *slots, uint32_t n,
+                                 const pd_column_write *columns, uint32_t ncolumns, pd_error *err)
+{
+    pd_status status = can_change(index, index && index->backend->write_columns, err);
+    for (uint32_t c = 0; status == PD_OK && c < ncolumns; c++)
+        status = check_column(&index->shape, &columns[c], err);
+    if (status == PD_OK) status = check_slots(index, slots, n, err);
+    return status == PD_OK ? index->backend->write_columns(index, slots, n, columns, ncolumns, err) : status;
+}
+
+pd_status pd_index_empty_rows(pd_index *index, const uint32_t *slots, uint32_t n, pd_error *err)
+{
+    pd_status status = can_change(index, index && index->backend->empty_rows, err);
+    if (status == PD_OK) status = check_slots(index, slots, n, err);
+    return status == PD_OK ? index->backend->empty_rows(index, slots, n, err) : status;
+}
+
+pd_status pd_index_read_pages(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count,
+                              void *memory, pd_error *err)
+{
+    pd_status status = can_change(index, index && index->backend->read_pages, err);
+    if (status != PD_OK) return status;
+    if (kind != PD_PAGES_MAIN && (kind != PD_PAGES_REFINE || index->layout.refine_bytes == 0))
+        return pd_fail(err, PD_INVALID_ARGUMENT, "the index has no pages of kind %u", (uint32_t)kind);
+    if (first > index->npages || count > index->npages - first)
+        return pd_fail(err, PD_OUT_OF_RANGE, "%u pages from %u on are to be read, there are %u", count, first,
+                       index->npages);
+    return index->backend->read_pages(index, kind, first, count, memory, err);
+}
+
+/* ---------------------------------------------------------------------------------------------------- exact --- */
 
 pd_status pd_exact_begin(pd_device *device, const pd_shape *shape, const pd_query *queries, uint32_t count,
                          pd_exact **out, pd_error *err)

@@ -27,28 +27,29 @@ void pd_blocks_close(pd_blocks *blocks)
     memset(blocks, 0, sizeof *blocks);
 }
 
-void pd_blocks_page(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page)
+void pd_blocks_column(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page,
+                      uint32_t c)
 {
     const unsigned char *base = page;
     const float *term = (const float *)(base + layout->term);
-    uint64_t *bits = blocks->pages + (size_t)number * blocks->columns;
-    if (blocks->columns == 0) return;
-    memset(bits, 0, blocks->columns * sizeof *bits);
-    for (uint32_t c = 0; c < PD_MAX_BYTES; c++) {
-        if (blocks->at[c] == PD_NO_BLOCK) continue;
-        const uint8_t *column = base + layout->bytes + (size_t)c * PD_PAGE_ROWS;
-        uint64_t some = 0;
-        uint8_t least = blocks->first[c], most = blocks->last[c];
-        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
-            int there = term[r] > -INFINITY;
-            some |= (uint64_t)there << (column[r] & 63u);
-            least = there && column[r] < least ? column[r] : least;
-            most = there && column[r] > most ? column[r] : most;
-        }
-        bits[blocks->at[c]] = some;
-        blocks->first[c] = least;
-        blocks->last[c] = most;
+    const uint8_t *column = base + layout->bytes + (size_t)c * PD_PAGE_ROWS;
+    uint64_t some = 0;
+    uint8_t least = blocks->first[c], most = blocks->last[c];
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
+        int there = term[r] > -INFINITY;
+        some |= (uint64_t)there << (column[r] & 63u);
+        least = there && column[r] < least ? column[r] : least;
+        most = there && column[r] > most ? column[r] : most;
     }
+    blocks->pages[(size_t)number * blocks->columns + blocks->at[c]] = some;
+    blocks->first[c] = least;
+    blocks->last[c] = most;
+}
+
+void pd_blocks_page(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page)
+{
+    for (uint32_t c = 0; blocks->columns && c < PD_MAX_BYTES; c++)
+        if (blocks->at[c] != PD_NO_BLOCK) pd_blocks_column(blocks, layout, number, page, c);
 }
 
 void pd_blocks_add(pd_blocks *blocks, uint32_t list, uint32_t page)

@@ -3,7 +3,8 @@
  * A summary keeps, for each byte column that can be told apart by value, 64 bits for a page: bit v % 64 is set where some
  * live row holds v. A list's summary is the union of its pages'. Folding values over 63 onto the first 64 can only make a
  * page look fuller than it is, so what a summary excludes is excluded for certain; what it does not exclude is decided
- * row by row (filter.h). A deleted row leaves its bits behind until its page is written again.
+ * row by row (filter.h). A row that is deleted or changed takes its bits out of its page's summary, and leaves them in its list's
+ * until lists are set again: which of a list's other pages have them is not kept.
  *
  * It costs 8 bytes a page and column, a quarter of a byte a row: exact masks of 256 bits would cost as much as the
  * column itself and tell little more, as columns of over 64 values are mostly sets' planes, where the folded members are
@@ -29,8 +30,10 @@ typedef struct pd_blocks {
 /* All pages empty. RESOURCE_EXHAUSTED. */
 pd_status pd_blocks_open(pd_blocks *blocks, const pd_shape *shape, uint32_t npages, pd_error *err);
 void pd_blocks_close(pd_blocks *blocks); /* a zeroed one is allowed */
-/* Sees a page that was written. */
+/* Sees a page that was written, or one column of it, which must be summarised. */
 void pd_blocks_page(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page);
+void pd_blocks_column(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page,
+                      uint32_t column);
 /* The unions of the lists' pages, where lists have been set: a fresh array for blocks->lists. Freed with free(); NULL where
  * there is no memory. offsets: [nlist + 1] into pages. */
 uint64_t *pd_blocks_lists(const pd_blocks *blocks, uint32_t nlist, const uint32_t *offsets,

@@ -66,11 +66,14 @@ static void free_lists(pd_host_index *index)
 {
     free(index->centroids);
     free(index->offsets);
+    free(index->held);
+    free(index->room);
     free(index->pages);
     free(index->rows);
     free(index->page_list);
     free(index->histograms);
     free(index->coarse_pages);
+    free(index->terms);
     free(index->mean);
     pd_level_close(&index->upper);
     pd_projection_close(index->projection);
@@ -185,7 +188,23 @@ static float *padded_centroids(const float *centroids, uint32_t nlist, uint32_t 
     return padded;
 }
 
-/* Fills projection, coarse, coarse_pages, mean and upper. */
+/* Fills offsets, held, room and pages. Returns 0 where there is no memory. */
+static int take_pages(const pd_host_index *index, const pd_lists *lists, pd_host_index *fresh)
+{
+    uint32_t nlist = index->base.shape.nlist;
+    fresh->offsets = copy_of(lists->offsets, ((size_t)nlist + 1) * sizeof *lists->offsets);
+    fresh->held = malloc(nlist * sizeof *fresh->held);
+    fresh->pages = malloc(((size_t)index->base.npages * PD_LIST_ROOM + 1) * sizeof *fresh->pages);
+    if (!fresh->offsets || !fresh->held || !fresh->pages) return 0;
+    for (uint32_t list = 0; list < nlist; list++)
+        fresh->held[list] = lists->offsets[list + 1] - lists->offsets[list];
+    if (lists->offsets[nlist])
+        memcpy(fresh->pages, lists->pages, lists->offsets[nlist] * sizeof *fresh->pages);
+    fresh->room = copy_of(fresh->held, nlist * sizeof *fresh->held);
+    return fresh->room != NULL;
+}
+
+/* Fills projection, coarse, coarse_pages, terms, mean and upper. */
 static pd_status coarse_codes(const pd_host_index *index, const pd_lists *lists, const uint64_t *blocks,
                               pd_host_index *fresh, pd_error *err)
 {
@@ -208,7 +227,8 @@ static pd_status coarse_codes(const pd_host_index *index, const pd_lists *lists,
     pd_centroid_mean(lists->centroids, nlist, dim, fresh->mean);
     pd_coarse_view view = {
         .shape = &shape, .layout = &fresh->coarse, .projection = fresh->projection, .mean = fresh->mean};
-    status = pd_coarse_pages(&view, lists->centroids, lists->rows, nlist, &fresh->coarse_pages, err);
+    status = pd_coarse_pages(&view, lists->centroids, lists->rows, nlist, &fresh->coarse_pages, &fresh->terms,
+                             err);
     if (status == PD_OK && lists->ngroups)
         status = pd_level_open(&view, lists, nlist, index->base.layout.weights, blocks, index->blocks.columns,
                                &fresh->upper, err);
@@ -256,8 +276,7 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     if (fresh.page_list) status = check_lists(index, lists, fresh.page_list, err);
     if (fresh.page_list && status != PD_OK) goto err_after_alloc;
     fresh.centroids = padded_centroids(lists->centroids, nlist, shape->dim);
-    fresh.offsets = copy_of(lists->offsets, ((size_t)nlist + 1) * sizeof *lists->offsets);
-    fresh.pages = copy_of(lists->pages, lists->offsets[nlist] * sizeof *lists->pages);
+    int listed = take_pages(index, lists, &fresh);
     fresh.rows = copy_of(lists->rows, nlist * sizeof *lists->rows);
     uint64_t *blocks =
         fresh.page_list ? pd_blocks_lists(&index->blocks, nlist, lists->offsets, lists->pages) : NULL;
@@ -266,8 +285,8 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
         fresh.histograms =
             copy_of(lists->histograms, (size_t)base->layout.weights * nlist * sizeof *lists->histograms);
     if (blocks) status = coarse_codes(index, lists, blocks, &fresh, err);
-    if (status != PD_OK || !fresh.page_list || !fresh.centroids || !fresh.offsets || !fresh.pages ||
-        !fresh.rows || !blocks || (summaries && !fresh.histograms)) {
+    if (status != PD_OK || !fresh.page_list || !fresh.centroids || !listed || !fresh.rows || !blocks ||
+        (summaries && !fresh.histograms)) {
         if (status == PD_OK || !blocks)
             status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for %u lists", index->name, nlist);
         free(blocks);
@@ -276,6 +295,8 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
     free_lists(index);
     index->centroids = fresh.centroids;
     index->offsets = fresh.offsets;
+    index->held = fresh.held;
+    index->room = fresh.room;
     index->pages = fresh.pages;
     index->rows = fresh.rows;
     index->page_list = fresh.page_list;
@@ -288,6 +309,7 @@ pd_status pd_host_set_lists(pd_index *base, const pd_lists *lists, pd_error *err
             lists, lists->histograms + (size_t)base->layout.weight_at[c] * nlist, shape->sizes[c], nlist);
     index->coarse = fresh.coarse;
     index->coarse_pages = fresh.coarse_pages;
+    index->terms = fresh.terms;
     index->mean = fresh.mean;
     index->projection = fresh.projection;
     index->upper = fresh.upper;

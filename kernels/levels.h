@@ -21,6 +21,7 @@ typedef struct pd_level {
     uint32_t *lists; /* [ngroups] lists with rows of each */
     unsigned char
         *pages;        /* [pages for ngroups] codes of the groups' centroids, in the layout of the lists' */
+    float *terms;      /* [ngroups] their terms, as those of lists (host.h) */
     float *histograms; /* [weights][ngroups], NULL: none */
     uint64_t *blocks;  /* [ngroups][columns] what their pages can hold, as pd_blocks.lists */
 } pd_level;
@@ -33,15 +34,19 @@ typedef struct pd_coarse_view {
     const float *mean;               /* [dim] */
 } pd_coarse_view;
 
-/* The codes of n centroids; those without rows have the term minus infinity. centroids: [n][dim], rows: [n]. *pages is 64-byte
- * aligned, for free(). RESOURCE_EXHAUSTED. */
+/* The codes of n centroids; those without rows have the term minus infinity, and what it is with rows lies in terms.
+ * centroids: [n][dim], rows: [n]. *pages is 64-byte aligned; it and *terms ([n]) are for free(). RESOURCE_EXHAUSTED. */
 pd_status pd_coarse_pages(const pd_coarse_view *view, const float *centroids, const uint32_t *rows,
-                          uint32_t n, unsigned char **pages, pd_error *err);
+                          uint32_t n, unsigned char **pages, float **terms, pd_error *err);
+/* Centroid i of such pages has rows from now on, or none. */
+void pd_coarse_live(const pd_layout *layout, unsigned char *pages, const float *terms, uint32_t i, int live);
 
 /* blocks: [nlist][columns] of the lists. RESOURCE_EXHAUSTED, and level is as it was. */
 pd_status pd_level_open(const pd_coarse_view *view, const pd_lists *lists, uint32_t nlist, uint32_t weights,
                         const uint64_t *blocks, uint32_t columns, pd_level *level, pd_error *err);
 void pd_level_close(pd_level *level); /* a zeroed one is allowed */
+/* A list that had no rows has some now (live), or the other way round. layout: of the pages. Nothing where there are no groups. */
+void pd_level_live(pd_level *level, const pd_layout *layout, uint32_t list, int live);
 /* Takes a written page of a list into its group's summary. */
 void pd_level_add(pd_level *level, const pd_blocks *blocks, uint32_t list, uint32_t page);
 
