@@ -50,8 +50,8 @@ static int uses_tiles(const pd_cuda_batch *batch)
 {
     const pd_cuda_device *device = batch->device;
     pd_tile tile;
-    if (batch->view.code != PD_CODE_I8 || !pd_tile_cut(batch->view.layout.dim4, device->shared_most, &tile))
-        return 0;
+    /* Without a vector in the batch there are no codes of queries. */
+    if (!batch->codes || !pd_tile_cut(batch->view.layout.dim4, device->shared_most, &tile)) return 0;
     if (device->path != PD_PATH_BY_REUSE) return device->path == PD_PATH_TILE;
     return batch->npairs / batch->view.nlist >= TILE_REUSE;
 }

@@ -12,8 +12,8 @@
 #include "changes.h"
 
 #ifdef PD_PARITY_SIMT
-#define ROUNDS 2u
-#define STEPS  5u
+#define ROUNDS 1u
+#define STEPS  8u
 #else
 #define ROUNDS 5u
 #define STEPS  8u
