@@ -43,6 +43,7 @@ static uint32_t row_parts(const pd_cuda_batch *batch)
     if (pages < batch->most_slots) pages = batch->most_slots;
     uint64_t parts = blocks / batch->n, most = pages / (PD_ROW_THREADS / 32) + 1;
     if (parts > most) parts = most;
+    if (parts > PD_ROW_PARTS_MOST) parts = PD_ROW_PARTS_MOST;
     return parts > 1 ? (uint32_t)parts : 1;
 }
 

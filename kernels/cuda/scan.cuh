@@ -19,6 +19,9 @@ typedef struct pd_scan {
     uint32_t *page_count; /* [n] pages of all its pairs */
 } pd_scan;
 
+/* Blocks of the row scan for one query, at most. */
+#define PD_ROW_PARTS_MOST 2048u
+
 /* Does the query's pairs' scan belong to the tiles? */
 static __device__ __forceinline__ int pd_tiles(const pd_scan &scan, const pd_cuda_query &query)
 {
