@@ -7,6 +7,7 @@
  * groups; the summaries of the pages come back, and the books take the same. Lists that get their first row or lose their last
  * are patched, with their groups. A call returns when the device has done it.
  */
+#include "build.cuh"
 #include "changes.cuh"
 
 #define SUMMARY_BYTES ((size_t)1 << 20)
@@ -334,6 +335,26 @@ pd_status pd_cuda_empty_rows(pd_index *base, const uint32_t *slots, uint32_t n, 
         cudaError_t error = pd_piece_send(&p);
         if (error == cudaSuccess) error = PD_LAUNCH(put_rows, rows, ROW_THREADS, 0, index->stream, p.job);
         status = pd_piece_finish(&p, error, "emptying rows", err);
+    }
+    return status;
+}
+
+pd_status pd_changes_pages(pd_cuda_index *index, const uint32_t *pages, uint32_t n, int clear, pd_error *err)
+{
+    uint32_t most = pd_piece_rows(index);
+    pd_status status = pd_changes_ready(index, err);
+    for (uint32_t done = 0, some; status == PD_OK && done < n; done += some) {
+        some = n - done < most ? n - done : most;
+        pd_piece p;
+        pd_piece_open(&p, index, some);
+        memcpy(p.cleared, pages + done, some * sizeof *pages);
+        memcpy(p.touched, pages + done, some * sizeof *pages);
+        p.job.ncleared = clear ? some : 0;
+        p.job.ntouched = clear ? 0 : some;
+        cudaError_t error = pd_piece_send(&p);
+        if (error == cudaSuccess && p.job.ncleared)
+            error = PD_LAUNCH(clear_pages, p.job.ncleared, ROW_THREADS, 0, index->stream, p.job);
+        status = pd_piece_finish(&p, error, "summarising pages", err);
     }
     return status;
 }
