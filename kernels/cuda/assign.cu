@@ -7,6 +7,7 @@
  *
  * Rows come from the host in pieces of PIECE_ROWS.
  */
+#include "build.cuh"
 #include "tile.cuh"
 
 #define PIECE_BYTES  ((size_t)64 << 20) /* of bounds */
@@ -343,21 +344,17 @@ template <int TILES> static cudaError_t launch_bounds(assign_run *run)
                      run->job, run->tile);
 }
 
-/* n rows of the piece; waits for their lists. */
-static pd_status assign_piece(assign_run *run, const float *rows, uint32_t n, uint32_t *lists, pd_error *err)
+/* The lists of n rows of the piece, which are on the device or on their way there; waits for them. */
+static pd_status find_lists(assign_run *run, uint32_t n, uint32_t *lists, pd_error *err)
 {
     near_job *job = &run->job;
-    size_t bytes = (size_t)n * job->dim * sizeof(float), out = n * sizeof *lists;
+    size_t out = n * sizeof *lists;
     cudaStream_t stream = run->lane.stream;
-    pd_status status = pd_cuda_pinned_need(run->device, &run->lane.in, bytes, "rows", err);
-    if (status == PD_OK) status = pd_cuda_pinned_need(run->device, &run->lane.out, out, "lists", err);
+    pd_status status = pd_cuda_pinned_need(run->device, &run->lane.out, out, "lists", err);
     if (status != PD_OK) return status;
     job->n = n;
-    memcpy(run->lane.in.data, rows, bytes);
     uint32_t blocks = pd_blocks_of(n, WARP_THREADS / 32);
-    cudaError_t error =
-        cudaMemcpyAsync((void *)job->rows, run->lane.in.data, bytes, cudaMemcpyHostToDevice, stream);
-    if (error == cudaSuccess) error = PD_LAUNCH(encode_rows, blocks, WARP_THREADS, 0, stream, *job);
+    cudaError_t error = PD_LAUNCH(encode_rows, blocks, WARP_THREADS, 0, stream, *job);
     if (error == cudaSuccess)
         error = run->tile.tiles == 4   ? launch_bounds<4>(run)
                 : run->tile.tiles == 2 ? launch_bounds<2>(run)
@@ -371,11 +368,25 @@ static pd_status assign_piece(assign_run *run, const float *rows, uint32_t n, ui
     return status;
 }
 
-pd_status pd_cuda_assign(pd_device *base, const float *centroids, uint32_t nlist, uint32_t dim,
-                         const float *rows, uint64_t n, uint32_t *lists, pd_error *err)
+static pd_status bring_rows(assign_run *run, const float *rows, uint32_t n, pd_error *err)
+{
+    size_t bytes = (size_t)n * run->job.dim * sizeof(float);
+    pd_status status = pd_cuda_pinned_need(run->device, &run->lane.in, bytes, "rows", err);
+    if (status != PD_OK) return status;
+    memcpy(run->lane.in.data, rows, bytes);
+    return pd_cuda_check(run->device,
+                         cudaMemcpyAsync((void *)run->job.rows, run->lane.in.data, bytes,
+                                         cudaMemcpyHostToDevice, run->lane.stream),
+                         "assigning rows", err);
+}
+
+/* rows: of the host, or NULL: they come from the source. */
+static pd_status assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                            const float *rows, const pd_cuda_source *source, uint64_t n, uint32_t *lists,
+                            pd_error *err)
 {
     assign_run run = {};
-    run.device = (pd_cuda_device *)base;
+    run.device = device;
     run.memory.device = run.device;
     run.memory.lane = &run.lane;
     pd_status status = pd_cuda_enter(run.device, err);
@@ -384,8 +395,26 @@ pd_status pd_cuda_assign(pd_device *base, const float *centroids, uint32_t nlist
     if (status == PD_OK) status = open_run(&run, centroids, nlist, dim, err);
     for (uint64_t done = 0; status == PD_OK && done < n; done += run.piece) {
         uint32_t some = n - done < run.piece ? (uint32_t)(n - done) : run.piece;
-        status = assign_piece(&run, rows + done * dim, some, lists + done, err);
+        if (rows)
+            status = bring_rows(&run, rows + done * dim, some, err);
+        else
+            status = pd_cuda_check(
+                device, source->rows(source->context, done, some, (float *)run.job.rows, run.lane.stream),
+                "making rows", err);
+        if (status == PD_OK) status = find_lists(&run, some, lists + done, err);
     }
     pd_cuda_lane_close(&run.lane);
     return status;
+}
+
+pd_status pd_cuda_assign(pd_device *base, const float *centroids, uint32_t nlist, uint32_t dim,
+                         const float *rows, uint64_t n, uint32_t *lists, pd_error *err)
+{
+    return assign_all((pd_cuda_device *)base, centroids, nlist, dim, rows, NULL, n, lists, err);
+}
+
+pd_status pd_cuda_assign_source(pd_cuda_device *device, const float *centroids, uint32_t nlist,
+                                const pd_cuda_source *source, uint32_t *lists, pd_error *err)
+{
+    return assign_all(device, centroids, nlist, source->dim, NULL, source, source->n, lists, err);
 }

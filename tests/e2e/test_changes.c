@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -550,6 +552,80 @@ static void test_an_erased_row_is_nowhere(void **state)
     close_shop(&host, client);
 }
 
+/* Rows go to and fro between two far corners, so that they change lists all the time, until they are told to stop. */
+typedef struct moving {
+    const server *host;
+    atomic_int stop;
+    uint32_t rounds;
+    float last[ROWS * DIM];
+} moving;
+
+static void *move_rows(void *argument)
+{
+    moving *m = argument;
+    pados_client *client = server_client(m->host);
+    pados_error error;
+    pados_written written;
+    uint64_t ids[ROWS];
+    for (uint64_t i = 0; i < ROWS; i++)
+        ids[i] = i;
+    while (!atomic_load(&m->stop)) {
+        uint32_t shift = ++m->rounds;
+        for (uint32_t i = 0; i < ROWS; i++)
+            memcpy(m->last + i * DIM, rows + (i + shift * 37) % ROWS * DIM, DIM * sizeof *rows);
+        for (uint32_t at = 0; at < ROWS; at += 100) {
+            pados_upsert upsert = {
+                .table = "t", .ids = ids + at, .count = 100, .vectors = m->last + at * DIM, .dim = DIM};
+            if (pados_upsert_run(client, &upsert, &written, &error)) abort();
+        }
+    }
+    pados_close(client);
+    return NULL;
+}
+
+/* Large enough that a rebuild gathers it in several pieces, between which rows move. */
+static void test_a_table_is_rebuilt_while_its_rows_move(void **state)
+{
+    (void)state;
+    enum { MANY = 60000, REBUILDS = 2 };
+    static const char *const sets[] = {"calibration_queries=100", "rebuild_percent=0", NULL};
+    static moving m;
+    static float many[MANY * DIM];
+    server host = {0};
+    pados_error error;
+    pthread_t thread;
+    make_rows(9, MANY, DIM, 50, many);
+    memcpy(rows, many, sizeof rows);
+    server_start(&host, sets);
+    pados_client *client = server_client(&host);
+    must(push_rows(client, "t", schema, MANY, DIM, many, NULL, NULL, false, NULL, &error), error);
+    m.host = &host;
+    assert_int_equal(pthread_create(&thread, NULL, move_rows, &m), 0);
+    for (int i = 0; i < REBUILDS; i++) {
+        uint64_t version;
+        must(pados_rebuild(client, "t", NULL, NULL, &version, &error), error);
+        assert_int_equal(version, i + 2);
+    }
+    atomic_store(&m.stop, 1);
+    pthread_join(thread, NULL);
+    assert_true(m.rounds > REBUILDS);
+    for (int life = 0; life < 2; life++) {
+        for (uint32_t i = 0; i < ROWS; i += 50) {
+            pados_result *r = nearest(client, m.last + i * DIM, 0, i % 100 == 0);
+            assert_true(r->ids[0] == i || r->ids[1] == i); /* its twin of the push lies in the same place */
+            pados_result_free(r);
+        }
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    Pados__V1__Reply *reply;
+    must(table_get(client, "t", &reply, &error), error);
+    assert_int_equal(reply->table->info->rows, MANY);
+    pados_reply_free(reply);
+    close_shop(&host, client);
+}
+
 static void test_a_search_waits_for_the_change_that_it_must_see(void **state)
 {
     (void)state;
@@ -584,6 +660,7 @@ int main(void)
         cmocka_unit_test(test_counters_outlive_a_push),
         cmocka_unit_test(test_an_erased_row_is_nowhere),
         cmocka_unit_test(test_a_search_waits_for_the_change_that_it_must_see),
+        cmocka_unit_test(test_a_table_is_rebuilt_while_its_rows_move),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
