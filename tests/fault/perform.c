@@ -5,6 +5,7 @@
  *                                       was acknowledged, for test_fault_log.c to compare with what is there
  *
  *     perform full FOLDER               the log on a disk that fills up and is emptied again
+ *     perform dead FOLDER CLASS         the log on a disk that fails all calls of a class for a while
  *
  * The shared state is found in PADOS_FAULT_STATE.
  */
@@ -154,8 +155,8 @@ static void life(const char *folder)
     printf("closed\n");
 }
 
-/* The disk is full for a while: appends are refused as such, what is there is read, and afterwards the log goes on. */
-static void full(const char *folder)
+/* The disk is full (class 0) or dead for a while: appends are refused as such, what is there is read, and afterwards the log goes on. */
+static void trouble(const char *folder, uint32_t class)
 {
     char at[4096];
     pd_error err;
@@ -165,7 +166,14 @@ static void full(const char *folder)
     if (pd_changes_open(&o, &log, &err)) die(err.message);
     for (uint32_t i = 0; i < 20; i++)
         append(log, "shoes", 30000);
-    atomic_store(&state->full, 1);
+    if (class) {
+        atomic_store(&state->class, class);
+        atomic_store(&state->error, EIO);
+        atomic_store(&state->times, UINT32_MAX);
+        atomic_store(&state->at, 1);
+    } else {
+        atomic_store(&state->full, 1);
+    }
     static char bytes[PERFORM_MOST];
     uint32_t refused = 0, stored = 0;
     for (uint32_t i = 0; i < 30; i++) {
@@ -175,7 +183,7 @@ static void full(const char *folder)
         pd_status status = pd_changes_append(log, &record, 1, &err);
         if (status == PD_OK)
             stored++; /* there were free pages in the file */
-        else if (status == PD_RESOURCE_EXHAUSTED)
+        else if (status == (class ? PD_UNAVAILABLE : PD_RESOURCE_EXHAUSTED))
             refused++;
         else
             printf("status %s\n", err.message);
@@ -187,6 +195,7 @@ static void full(const char *folder)
     pd_changes_stats_of(log, &stats);
     printf("refused %u failing %d\n", refused, stats.failing);
     atomic_store(&state->full, 0);
+    atomic_store(&state->at, 0);
     append(log, "shoes", 30000);
     pd_changes_stats_of(log, &stats);
     printf("then %llu failing %d\n", (unsigned long long)stats.last - stored, stats.failing);
@@ -214,7 +223,11 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc == 3 && !strcmp(argv[1], "full")) {
-        full(argv[2]);
+        trouble(argv[2], PD_FAULT_NONE);
+        return 0;
+    }
+    if (argc == 4 && !strcmp(argv[1], "dead")) {
+        trouble(argv[2], (uint32_t)atoi(argv[3]));
         return 0;
     }
     if (argc < 6 || strcmp(argv[1], "log")) die("usage");

@@ -340,13 +340,12 @@ static void test_every_allocation_fails_once(void **state)
     every_call_fails(PD_FAULT_ALLOC_ANY, "12", 0, 20); /* ENOMEM */
 }
 
-static void test_a_full_disk_is_said_to_be_full_until_there_is_room(void **state)
+static void trouble(const char *verb, const char *class)
 {
-    (void)state;
     drill d;
     char arguments[100];
     drill_make(&d);
-    snprintf(arguments, sizeof arguments, "full %s/data", d.folder);
+    snprintf(arguments, sizeof arguments, "%s %s/data %s", verb, d.folder, class);
     assert_int_equal(drill_run(&d, 0, "", arguments), 0);
     if (shell("cd %s; ! grep -E '^(status|unread|failed)' said && grep -Eq '^refused [1-9][0-9]* failing 1' "
               "said && "
@@ -356,6 +355,19 @@ static void test_a_full_disk_is_said_to_be_full_until_there_is_room(void **state
         fail();
     }
     drill_remove(&d);
+}
+
+static void test_a_full_disk_is_said_to_be_full_until_there_is_room(void **state)
+{
+    (void)state;
+    trouble("full", "");
+}
+
+static void test_a_disk_that_cannot_be_written_is_read(void **state)
+{
+    (void)state;
+    trouble("dead", "2"); /* PD_FAULT_WRITE */
+    trouble("dead", "3"); /* PD_FAULT_SYNC */
 }
 
 int main(void)
@@ -371,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_every_call_meets_a_full_disk_once),
         cmocka_unit_test(test_every_allocation_fails_once),
         cmocka_unit_test(test_a_full_disk_is_said_to_be_full_until_there_is_room),
+        cmocka_unit_test(test_a_disk_that_cannot_be_written_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
