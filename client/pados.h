@@ -49,6 +49,7 @@ typedef struct pados_options {
 /* options NULL: defaults. Says hello, so that limits are known: UNAVAILABLE when nobody answers in connect_ms. */
 pados_status pados_open(const char *url, const pados_options *options, pados_client **out,
                         pados_error *error);
+/* No call may be in flight. Takes up to a second where a large request was half sent at its deadline. */
 void pados_close(pados_client *client);
 
 typedef struct pados_limits {

@@ -14,6 +14,7 @@
 #include "erase.h"
 #include "export.h"
 #include "pados.pb-c.h"
+#include "snapshot_folder.h"
 
 typedef Pados__V1__Request request_t;
 typedef Pados__V1__Reply reply_t;
@@ -495,6 +496,19 @@ static pd_status stats(pd_catalog *catalog, reply_t *reply, pd_error *err)
     return room.failed ? no_memory(err) : PD_OK;
 }
 
+static pd_status snapshot(pd_catalog *catalog, const char *folder, reply_t *reply, pd_error *err)
+{
+    pd_snapshot_made made;
+    pd_status status = pd_snapshot_write(catalog, folder, &made, err);
+    if (status) return status;
+    if (MAKE_BODY(reply, snapshot, SNAPSHOT, snapshot_reply)) return no_memory(err);
+    reply->snapshot->sequence = made.sequence;
+    reply->snapshot->bytes = made.bytes;
+    reply->snapshot->tables = made.tables;
+    reply->snapshot->seconds = made.seconds;
+    return set_text(&reply->snapshot->folder, folder, err);
+}
+
 /* ------------------------------------------------------------------------------------------------- dispatch --- */
 
 pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_t *reply, pd_error *err)
@@ -535,6 +549,8 @@ pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_
         return profile_list(catalog, reply, err);
     case PADOS__V1__REQUEST__BODY_PROFILE_GET:
         return profile_get(catalog, request->profile_get, reply, err);
+    case PADOS__V1__REQUEST__BODY_SNAPSHOT:
+        return snapshot(catalog, request->snapshot->folder, reply, err);
     case PADOS__V1__REQUEST__BODY_STATS:
         return stats(catalog, reply, err);
     default:

@@ -322,10 +322,10 @@ static pd_status find_counter(binding *x, pd_error *err)
     if (*b->counter)
         return pd_fail(err, PD_INVALID_ARGUMENT, "table \"%s\" has no attribute \"%s\" with feedback",
                        b->table, b->counter);
-    return pd_fail(err, found ? PD_INVALID_ARGUMENT : PD_FAILED_PRECONDITION,
-                   found ? "table \"%s\" has %u attributes with feedback: say which"
-                         : "table \"%s\" has no attribute with feedback (%u)",
-                   b->table, found);
+    if (found)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "table \"%s\" has %u attributes with feedback: say which",
+                       b->table, found);
+    return pd_fail(err, PD_FAILED_PRECONDITION, "table \"%s\" has no attribute with feedback", b->table);
 }
 
 static pd_status event_weight(const pd_attribute *a, const char *event, double *weight, pd_error *err)

@@ -92,6 +92,7 @@ void pd_catalog_bury(pd_catalog *catalog)
 static void catalog_free(pd_catalog *catalog)
 {
     pthread_mutex_destroy(&catalog->comparing);
+    pthread_mutex_destroy(&catalog->files);
     pthread_mutex_destroy(&catalog->mutex);
     pthread_cond_destroy(&catalog->changed);
     free(catalog);
@@ -301,6 +302,7 @@ static pd_status make_locks(pd_catalog *catalog, pd_error *err)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "cannot make a condition variable: %s", strerror(bad));
     pthread_mutex_init(&catalog->mutex, NULL);
     pthread_mutex_init(&catalog->comparing, NULL);
+    pthread_mutex_init(&catalog->files, NULL);
     pthread_mutex_init(&catalog->profiles.writing, NULL);
     return PD_OK;
 }

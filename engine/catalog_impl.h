@@ -1,7 +1,7 @@
 /* The catalog's insides, shared by its files: catalog.c (life cycle, hold and release), tables.c (what is known of each
  * table), push.c (uploads), jobs.c (the builder's queue), incoming.c (a push becomes a version), publish.c (load, switch,
  * roll back), sample.c (queries to measure with), compare.c, profiles.c, admin.c (the wire); batch.c, writer.c and follow.c (changes
- * after a version was built), rebuild.c and upkeep.c (new versions out of them).
+ * after a version was built), rebuild.c and upkeep.c (new versions out of them); snapshot_write.c (a copy of it all).
  *
  * One mutex guards everything that changes here, and is held for the length of a look-up or of a pointer's switch, never
  * over file input or output, building or loading. Residents are opened and closed by the builder alone (and by the thread
@@ -64,6 +64,9 @@ struct pd_catalog {
     uint32_t boxes;    /* alive or dead, not yet buried */
     int orphaned;      /* the catalog is closed; the last holder frees it */
     pthread_mutex_t comparing;
+    /* Whoever switches, removes or scrubs versions or trims the log holds this, and so does a snapshot, for as long as it takes. Taken before
+     * the mutex and before work of the writer is waited for, never on the writer's thread. */
+    pthread_mutex_t files;
 };
 
 /* What follows is catalog.c's, for the other files. */

@@ -265,7 +265,9 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     uint32_t found = 0;
     pd_version_folder(catalog, table, number, folder);
     pd_served *served = hold_version(catalog, table, number);
+    pthread_mutex_lock(&catalog->files);
     pd_status status = pd_version_scrub(folder, ids, n, served ? served->version : NULL, &found, err);
+    pthread_mutex_unlock(&catalog->files);
     if (served) pd_catalog_release(served);
     if (status) return pd_prefix(err, "version %" PRIu64 " of \"%s\"", number, table);
     if (found)

@@ -1,5 +1,6 @@
 /* padosd: arguments, signals, start and stop. */
 #include <errno.h>
+#include <inttypes.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -10,14 +11,16 @@
 
 #include "log.h"
 #include "server.h"
+#include "snapshot_folder.h"
 
 static const char usage[] =
-    "Usage: padosd [--config FILE] [--set key=value]... [--check]\n"
+    "Usage: padosd [--config FILE] [--set key=value]... [--restore FOLDER] [--check]\n"
     "\n"
     "  --config FILE    the configuration; configs/padosd.conf shows every key with its default\n"
     "  --set key=value  sets one key over the file, for instance --set "
     "data.url=\\\"tcp://127.0.0.1:9000\\\"\n"
-    "  --check          reads and checks the configuration, and exits\n"
+    "  --restore FOLDER makes the data folder from a snapshot first; one that is there is moved aside\n"
+    "  --check          reads and checks the configuration, or the snapshot, and exits\n"
     "  --version        prints the version, and exits\n"
     "  --help           prints this, and exits\n"
     "\n"
@@ -28,7 +31,7 @@ static const char usage[] =
 #define MAX_SETS 256
 
 typedef struct arguments {
-    const char *config;
+    const char *config, *restore;
     const char *sets[MAX_SETS];
     size_t nsets;
     int check;
@@ -87,6 +90,9 @@ static int read_arguments(int argc, char **argv, arguments *out)
         } else if (!strcmp(argv[i], "--config") && value) {
             out->config = value;
             i++;
+        } else if (!strcmp(argv[i], "--restore") && value) {
+            out->restore = value;
+            i++;
         } else if (!strcmp(argv[i], "--set") && value && out->nsets < MAX_SETS) {
             out->sets[out->nsets++] = value;
             i++;
@@ -107,6 +113,31 @@ static void wait_for_the_end(pd_server *server, const arguments *args)
         if (atomic_exchange(&asked_to_reload, 0))
             pd_server_reload(server, args->config, args->sets, args->nsets, &err);
     }
+}
+
+/* Checks the snapshot, and makes the data folder from it unless only the check is asked for. */
+static int restore(const pd_config *config, const arguments *args)
+{
+    pd_error err = {0};
+    pd_snapshot snapshot = {0};
+    char aside[PD_PATH_ROOM] = "";
+    uint32_t carried = 0;
+    pd_status status = pd_snapshot_open(args->restore, &snapshot, &err);
+    if (!status) status = pd_snapshot_check(&snapshot, &err);
+    if (!status && !args->check) status = pd_snapshot_restore(&snapshot, config, aside, &carried, &err);
+    if (status)
+        pd_log(PD_LOG_ERROR, "nothing is restored: %s", err.message);
+    else if (args->check)
+        printf("the snapshot is whole: %zu tables, changes up to %" PRIu64 ", of %s\n",
+               json_array_size(snapshot.tables), snapshot.sequence, snapshot.taken);
+    else
+        pd_log(PD_LOG_INFO, "%s is restored from %s, of %s, with changes up to %" PRIu64, config->data_folder,
+               args->restore, snapshot.taken, snapshot.sequence);
+    if (*aside && !status) pd_log(PD_LOG_INFO, "what was there before is now %s", aside);
+    if (carried)
+        pd_log(PD_LOG_INFO, "%u erasures that came after the snapshot are carried out again", carried);
+    pd_snapshot_close(&snapshot);
+    return status ? 1 : 0;
 }
 
 static int serve(const pd_config *config, const arguments *args)
@@ -149,10 +180,9 @@ int main(int argc, char **argv)
         return 2;
     }
     pd_log_level(config->log_level);
-    if (args.check)
-        puts("the configuration is good");
-    else
-        status = serve(config, &args);
+    status = args.restore ? restore(config, &args) : 0;
+    if (!status && args.check && !args.restore) puts("the configuration is good");
+    if (!status && !args.check) status = serve(config, &args);
     pd_config_free(config);
-    return args.check ? 0 : status;
+    return status;
 }

@@ -177,7 +177,8 @@ static int by_slot(const void *left, const void *right)
     return (l > r) - (l < r);
 }
 
-uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n)
+/* Sorts slots and removes repeats; returns how many are left. */
+static uint32_t distinct(uint32_t *slots, uint32_t n)
 {
     if (n == 0) return 0;
     qsort(slots, n, sizeof *slots, by_slot);
@@ -217,7 +218,6 @@ static pd_status take_boosts(const boosts *list, uint64_t rows, float *weights, 
         double share = (double)one->matches.rows / (double)rows;
         if (one->weight_at == UINT32_MAX) *left += one->weight * one->weight * share * (1 - share);
     }
-    plan->nslots = pd_plan_distinct(plan->slots, plan->nslots);
     if (cut) add_note(plan, "%u boosted values are held by too many rows to be looked up", cut);
     return PD_OK;
 }
@@ -390,7 +390,7 @@ uint32_t pd_plan_depth(const pd_resident *resident, const pd_plan *plan, uint32_
                                plan->spread, plan->nprobe);
 }
 
-/* What is read of the resident stays as it is meanwhile. */
+/* What is read of the resident stays as it is meanwhile. Slots come in any order, some twice. */
 static pd_status plan_locked(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
                              int has_vector, pd_plan *out, pd_error *err)
 {
@@ -423,5 +423,7 @@ pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled,
     pd_resident_lock(resident);
     status = plan_locked(resident, compiled, want, has_vector, out, err);
     pd_resident_unlock(resident);
+    /* Sorting takes longer than the rest, and changes wait for the lock. */
+    out->nslots = distinct(out->slots, out->nslots);
     return status;
 }

@@ -221,7 +221,6 @@ pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *best, pd_pla
         pd_resident_range(resident, best->attribute, best->range->low, best->range->high, &matches);
         plan->nslots = (uint32_t)pd_matches_copy(&matches, plan->slots);
     }
-    plan->nslots = pd_plan_distinct(plan->slots, plan->nslots);
     plan->path = PD_PATH_ROWS;
     plan->nprobe = 0;
     plan->recall = 1.0f;

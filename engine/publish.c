@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "carry.h"
 #include "erase.h"
 #include "follow.h"
 #include "incoming.h"
@@ -288,8 +289,14 @@ pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t num
     char folder[PD_PATH_ROOM], gone[PD_PATH_ROOM + 8];
     pd_version_folder(catalog, table, number, folder);
     snprintf(gone, sizeof gone, "%s.tmp", folder);
-    if (rename(folder, gone) != 0) return errno == ENOENT ? PD_OK : pd_fail_errno(err, "rename", folder);
-    return pd_folder_remove(gone, err);
+    pthread_mutex_lock(&catalog->files);
+    pd_status status = PD_OK;
+    if (rename(folder, gone) == 0)
+        status = pd_folder_remove(gone, err);
+    else if (errno != ENOENT)
+        status = pd_fail_errno(err, "rename", folder);
+    pthread_mutex_unlock(&catalog->files);
+    return status;
 }
 
 /* Who goes next: the oldest that is not on the way back, then the way's far end. 0: nobody is kept. *kept: how many are. spare
@@ -419,10 +426,14 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
     pd_catalog *catalog = in->catalog;
     switching s = {.in = in};
     char text[400];
+    pd_status status = pd_carry_counters(in, err);
     /* Most of what was changed since its rows were taken first, so that writes wait for the rest alone. */
-    pd_status status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
-                                 &in->followed, err);
+    if (!status)
+        status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
+                           &in->followed, err);
+    pthread_mutex_lock(&catalog->files);
     if (!status) status = pd_writer_run(catalog->writer, switch_now, &s, err);
+    pthread_mutex_unlock(&catalog->files);
     if (status) return status;
     pd_followed_text(&in->followed, text);
     if (*text && job) pd_job_warn(catalog, job, "%s", text);

@@ -15,6 +15,7 @@
 
 #include "build.h"
 #include "f16.h"
+#include "idmap.h"
 #include "incoming.h"
 #include "log.h"
 #include "upkeep.h"
@@ -36,6 +37,10 @@ typedef struct gathering {
     size_t length[PARTS];
     double now;
     uint64_t rows, sequence;
+    /* A row that moved to another list between two pieces is met twice: the first time it was older. */
+    pd_idmap places; /* id -> row */
+    uint32_t *dead;  /* [ndead] ascending */
+    uint32_t ndead, dead_room;
     pd_f16 *narrow; /* [some rows][dim] where the table keeps its source rows as f16 */
     size_t narrow_room;
     float *numbers;
@@ -90,13 +95,40 @@ static pd_status write_numbers(gathering *g, uint32_t n, const float *floats, co
     return pd_out_write(&g->out[FLOATS], g->numbers, bytes, err);
 }
 
+static pd_status note_places(gathering *g, const uint64_t *ids, uint32_t n, pd_error *err)
+{
+    if (g->rows + n >= UINT32_MAX) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "too many rows for a version");
+    if (g->places.count + n > g->places.room) {
+        pd_idmap more = {0};
+        pd_status status = pd_idmap_copy(&g->places, g->places.count + g->places.count / 2 + n, &more, err);
+        if (status) return status;
+        pd_idmap_close(&g->places);
+        g->places = more;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t row = (uint32_t)g->rows + i, before = pd_idmap_put(&g->places, ids[i], row);
+        if (before == PD_IDMAP_NONE) continue;
+        pd_idmap_set(&g->places, ids[i], row);
+        if (g->ndead == g->dead_room) {
+            uint32_t room = g->dead_room ? g->dead_room * 2 : 64;
+            uint32_t *grown = realloc(g->dead, room * sizeof *grown);
+            if (!grown) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to gather rows");
+            g->dead = grown;
+            g->dead_room = room;
+        }
+        g->dead[g->ndead++] = before;
+    }
+    return PD_OK;
+}
+
 static pd_status take_rows(void *context, uint32_t n, const float *vectors, const uint64_t *ids,
                            const uint8_t *bytes, const float *floats, const uint64_t *keys,
                            const double *counters, pd_error *err)
 {
     gathering *g = context;
     const pd_schema *schema = g->served->info->schema;
-    pd_status status = write_rows(g, n, vectors, err);
+    pd_status status = note_places(g, ids, n, err);
+    if (!status) status = write_rows(g, n, vectors, err);
     if (!status) status = pd_out_write(&g->out[IDS], ids, n * sizeof *ids, err);
     if (!status && schema->nbytes)
         status = pd_out_write(&g->out[BYTES], bytes, (size_t)n * schema->nbytes, err);
@@ -119,13 +151,43 @@ static pd_status map_parts(gathering *g, pd_error *err)
         if (status) break;
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0) return pd_fail_errno(err, "open", path);
-        void *at = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+        /* Private, since rows that were met twice are taken out here. */
+        void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
         close(fd);
         if (at == MAP_FAILED) return pd_fail_errno(err, "map", path);
         g->mapped[i] = at;
         g->length[i] = bytes;
     }
     return status;
+}
+
+static int by_row(const void *left, const void *right)
+{
+    uint32_t l = *(const uint32_t *)left, r = *(const uint32_t *)right;
+    return (l > r) - (l < r);
+}
+
+/* The last row takes the place of each that was older, from the end on, so that the last one is never older itself. */
+static void drop_dead(gathering *g)
+{
+    const pd_version_info *info = g->served->info;
+    const pd_schema *schema = info->schema;
+    size_t value = schema->source == PD_REFINE_F16 ? sizeof(pd_f16) : sizeof(float);
+    size_t each[PARTS] = {[ROWS] = info->shape.dim * value,
+                          [IDS] = sizeof(uint64_t),
+                          [BYTES] = schema->nbytes,
+                          [FLOATS] = schema->nfloats * sizeof(float),
+                          [KEYS] = schema->nkeys * sizeof(uint64_t)};
+    if (g->ndead)
+        pd_log(PD_LOG_DEBUG, "%u rows of \"%s\" moved while they were gathered", g->ndead, g->job->table);
+    if (g->ndead) qsort(g->dead, g->ndead, sizeof *g->dead, by_row);
+    for (uint32_t i = g->ndead; i-- > 0;) {
+        uint64_t last = --g->rows, place = g->dead[i];
+        for (int part = 0; part < PARTS && place != last; part++)
+            if (each[part])
+                memcpy((char *)g->mapped[part] + place * each[part],
+                       (const char *)g->mapped[part] + last * each[part], each[part]);
+    }
 }
 
 static pd_status gather(gathering *g, pd_error *err)
@@ -140,10 +202,13 @@ static pd_status gather(gathering *g, pd_error *err)
     if (mkdir(g->folder, 0755) != 0) return pd_fail_errno(err, "make the folder", g->folder);
     for (int i = 0; !status && i < PARTS; i++)
         status = pd_out_open(&g->out[i], g->folder, part_name[i], err);
+    if (!status) status = pd_idmap_open(&g->places, pd_resident_rows(g->served->resident) + 1, err);
     if (!status)
         status = pd_resident_stream(g->served->resident, pd_served_source(g->served), take_rows, g,
                                     pd_job_progress, &progress, err);
     if (!status) status = map_parts(g, err);
+    if (!status) drop_dead(g);
+    pd_idmap_close(&g->places);
     if (!status && !g->rows)
         status = pd_fail(err, PD_FAILED_PRECONDITION, "table \"%s\" has no rows to rebuild", g->job->table);
     return status;
@@ -159,6 +224,8 @@ static void let_go(gathering *g)
     }
     if (g->folder[0] && pd_folder_remove(g->folder, &err))
         pd_log(PD_LOG_WARNING, "%s is not removed: %s", g->folder, err.message);
+    pd_idmap_close(&g->places);
+    free(g->dead);
     free(g->narrow);
     free(g->numbers);
     if (g->served) pd_catalog_release(g->served);

@@ -57,8 +57,10 @@ void pd_upkeep_trim(pd_catalog *catalog, const char *table_name)
     pthread_mutex_unlock(&catalog->mutex);
     pd_error err = {0};
     uint64_t floor = 0;
+    pthread_mutex_lock(&catalog->files);
     pd_status status = t.upto ? pd_changes_floor(catalog->changes, table_name, &floor, &err) : PD_OK;
     if (!status && t.upto > floor) status = pd_writer_run(catalog->writer, trim, &t, &err);
+    pthread_mutex_unlock(&catalog->files);
     if (status)
         pd_log(PD_LOG_WARNING, "the log of changes of \"%s\" is not trimmed: %s", table_name, err.message);
 }

@@ -35,9 +35,9 @@ typedef struct pd_build_input {
     const float *floats;  /* [count][nfloats]; need not be aligned, as rows need not */
     const uint64_t *keys; /* [count][nkeys] */
     int normalised;       /* cosine: rows have the norm 1 already, and are taken to the bit */
-    pd_refine
-        refine_was; /* i8 or u8: what a rebuilt version kept its rows in, so that the new one does too where all rows
-                             are such whole numbers still and the schema does not say otherwise; else PD_REFINE_NONE */
+    /* i8 or u8: what a rebuilt version kept its rows in, so that the new one does too where all rows are such whole numbers still
+     * and the schema does not say otherwise; else PD_REFINE_NONE. */
+    pd_refine refine_was;
     const pd_schema
         *schema; /* as declared, or complete from an earlier version (its dictionaries are kept and grown) */
     uint32_t
@@ -62,7 +62,8 @@ float pd_build_largest(const pd_schema *schema, pd_refine refine);
  * rows are assigned (a builder's own, idle). The calibration is left unmeasured.
  * INVALID_ARGUMENT naming row and column: NaN or infinity, a zero vector under cosine, a duplicate id (naming both rows),
  * an attribute row whose id is not there, an unknown column, a cell of the wrong kind, more values than a type holds; a value
- * without a name, a row that is not normalised where they are said to be; dim that is not the schema's. RESOURCE_EXHAUSTED or DATA_LOSS with the file's name when the disk fails.
+ * without a name, a row that is not normalised where they are said to be; dim that is not the schema's.
+ * RESOURCE_EXHAUSTED or DATA_LOSS with the file's name when the disk fails.
  * CANCELLED when progress says so. */
 pd_status pd_build(const pd_build_input *input, const char *folder, pd_device *device, pd_progress progress,
                    void *context, pd_error *err);

@@ -1,6 +1,6 @@
 /* Linear probing at a load of 5/8 when it is opened and at most 3/4 later; the place of a key is the high half of hash * capacity
- * (Lemire's fast range), which needs no power of two. What is removed leaves no mark: the entries behind it move up, so that
- * a map whose ids come and go stays as fast as it was. */
+ * (Lemire's fast range), which needs no power of two. What is removed leaves no mark, nor its key: the entries behind it move up,
+ * so that a map whose ids come and go stays as fast as it was. */
 #include "idmap.h"
 
 #include <stdlib.h>
@@ -37,6 +37,13 @@ void pd_idmap_close(pd_idmap *map)
     free(map->keys);
     free(map->values);
     memset(map, 0, sizeof *map);
+}
+
+void pd_idmap_prefetch(const pd_idmap *map, uint64_t key)
+{
+    uint64_t at = home_of(map, key);
+    __builtin_prefetch(&map->values[at], 1);
+    __builtin_prefetch(&map->keys[at], 1);
 }
 
 uint32_t pd_idmap_put(pd_idmap *map, uint64_t key, uint32_t value)
@@ -96,12 +103,15 @@ void pd_idmap_remove(pd_idmap *map, uint64_t key)
         map->values[hole] = map->values[at];
         hole = at;
     }
+    map->keys[hole] = 0;
     map->values[hole] = PD_IDMAP_NONE;
 }
 
 void pd_idmap_clear(pd_idmap *map)
 {
-    if (map->count) memset(map->values, 0xff, map->capacity * sizeof *map->values);
+    if (map->count == 0) return;
+    memset(map->keys, 0, map->capacity * sizeof *map->keys);
+    memset(map->values, 0xff, map->capacity * sizeof *map->values);
     map->count = 0;
 }
 

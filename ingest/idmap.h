@@ -26,6 +26,8 @@ void pd_idmap_close(pd_idmap *map); /* a zeroed one is allowed */
  * than it made room for. */
 uint32_t pd_idmap_put(pd_idmap *map, uint64_t key, uint32_t value);
 uint32_t pd_idmap_get(const pd_idmap *map, uint64_t key); /* PD_IDMAP_NONE: not there */
+/* Asks the processor for where a key's search begins, for a put or get that comes soon. */
+void pd_idmap_prefetch(const pd_idmap *map, uint64_t key);
 /* Puts a pair, or gives a key that is there another value. Room as for put. */
 void pd_idmap_set(pd_idmap *map, uint64_t key, uint32_t value);
 void pd_idmap_remove(pd_idmap *map, uint64_t key); /* one that is not there: nothing */

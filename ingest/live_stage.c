@@ -51,11 +51,20 @@ double pd_resident_counter(const pd_resident *r, const pd_attribute *attribute, 
     return counter;
 }
 
+/* Small changes do not clear what a large one needed. */
+static void empty_map(pd_idmap *map)
+{
+    if (map->capacity > 16 * map->count + 8192)
+        pd_idmap_close(map);
+    else
+        pd_idmap_clear(map);
+}
+
 void pd_live_settle(pd_resident *r)
 {
     if (r->nstaged) return;
-    pd_idmap_clear(&r->staged_ids);
-    pd_idmap_clear(&r->staged_slots);
+    empty_map(&r->staged_ids);
+    empty_map(&r->staged_slots);
 }
 
 /* ------------------------------------------------------------------------------------------------ memory --- */

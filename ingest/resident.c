@@ -29,6 +29,9 @@ static pd_status take_page(void *context, uint32_t number, const void *bytes, pd
     void *page = (void *)bytes; /* the page's accessors serve writers too */
     const float *term = pd_page_term(layout, page);
     const uint64_t *ids = pd_page_ids(layout, page);
+    /* Each put misses the caches twice; a page's worth of misses is waited for at once. */
+    for (uint32_t row = 0; row < PD_PAGE_ROWS; row++)
+        pd_idmap_prefetch(&r->slots, ids[row]);
     for (uint32_t row = 0; row < PD_PAGE_ROWS; row++) {
         if (isinf(term[row])) continue; /* no row */
         uint32_t slot = number * PD_PAGE_ROWS + row;

@@ -1,6 +1,6 @@
 # Version files, building, residents, exact search and calibration.
 add_library(pados_store STATIC
-  files.c manifest.c curve.c lists_file.c version.c version_names.c version_load.c version_find.c exact.c snapshot.c
+  files.c manifest.c curve.c lists_file.c version.c version_names.c ahead.c version_load.c version_find.c exact.c snapshot.c
   scrub.c scrub_pages.c scrub_lists.c
   idmap.c ranges.c postings.c resident.c
   live_places.c live_postings.c live_encode.c live_stage.c live_apply.c live_exact.c counter.c

@@ -93,10 +93,14 @@ typedef int (*pd_progress)(void *context, const char *stage, uint64_t done, uint
  * residents. */
 
 /* Reads pages straight into the windows of an index opened from this version's spec, checking every page's checksum
- * (DATA_LOSS names file and page), and sets the lists. each_page, where not NULL, sees every main page on the way. */
+ * (DATA_LOSS names file and page), and sets the lists. each_page, where not NULL, sees every main page on the way, and reads
+ * nothing of the version's files itself. */
 typedef pd_status (*pd_page_visit)(void *context, uint32_t page, const void *bytes, pd_error *err);
 pd_status pd_version_load(const pd_version *version, pd_index *index, pd_page_visit each_page, void *context,
                           pd_error *err);
+
+/* Reads every page of every file and checks its sum. DATA_LOSS naming file and page. */
+pd_status pd_version_verify(const pd_version *version, pd_error *err);
 
 /* Exact search over the source rows on disk by a device's exact slots: streams source.bin beside pages.bin in bounded
  * pieces, checking sums. Queries as for pd_exact_begin. *scanned: rows looked at. */

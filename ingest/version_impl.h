@@ -68,6 +68,10 @@ void pd_version_exchange(pd_version *version, pd_version *other);
 /* The projection of its codes, where they have fewer dimensions than rows. Any thread. RESOURCE_EXHAUSTED. */
 pd_status pd_version_projection(const pd_version *version, const pd_projection **out, pd_error *err);
 
+/* The sums of count pages from first, which are in memory. DATA_LOSS naming file and page. */
+pd_status pd_page_sums_check(const pd_page_file *file, uint32_t first, uint32_t count, const void *memory,
+                             pd_error *err);
+
 /* That a main page's byte columns hold values within their sizes, and that its scales and terms are numbers. DATA_LOSS. */
 pd_status pd_page_check(const pd_version *version, uint32_t number, void *page, pd_error *err);
 

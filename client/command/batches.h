@@ -1,7 +1,7 @@
 /* A file of writes, sent in batches: what upsert, delete, update and feedback share. One batch is in flight at a time, so that
  * the order of the file is the order of the server's log, and after an error every row before the batch is written and
  * none behind it. Each batch's key is the run's key with the batch's rows, so that a run that goes on, or is started again
- * under its key, does no batch twice. */
+ * under its key, does no batch twice. Nothing is read ahead: reading takes a tenth of a batch's time, the server the rest. */
 #ifndef BATCHES_H
 #define BATCHES_H
 

@@ -36,7 +36,8 @@ void fake_admin_url_set(fake_server *server, const char *url);
 void fake_break_chunks(fake_server *server, int count);
 
 /* Of the next writes: hangs up on so many (after doing them, where done says so), then answers so many UNAVAILABLE; the
- * refused'th after those (from 1; 0: none) is INVALID_ARGUMENT. */
+ * refused'th after those (from 1; 0: none) is INVALID_ARGUMENT. Hang-ups are for tests of one thread: nng 1.5.2 may wait for ever
+ * for a pipe that is closed while another message is on its way (client/link.c), and here it would be the server's. */
 void fake_break_writes(fake_server *server, int hang_ups, bool done, int unavailable, int refused);
 
 unsigned fake_requests(const fake_server *server, int body); /* of one PADOS__V1__REQUEST__BODY_..., so far */

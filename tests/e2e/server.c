@@ -71,6 +71,10 @@ void server_start(server *s, const char *const *sets)
         argv[n++] = "--config";
         argv[n++] = s->config;
     }
+    if (*s->restore) {
+        argv[n++] = "--restore";
+        argv[n++] = s->restore;
+    }
     for (int i = 0; i < 5; i++) {
         argv[n++] = "--set";
         argv[n++] = own[i];

@@ -1,9 +1,17 @@
 /* Tables that change while they serve: what a write promises, over real sockets and restarts. */
 #include "admin.h"
 
+#include <fcntl.h>
+#include <ftw.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-enum { ROWS = 2000, DIM = 16, K = 5 };
+enum { ROWS = 1000, DIM = 16, K = 5 };
+#define SECRET 0x5ec2e7f00dabcdefu /* an id whose bytes are nowhere by chance */
 
 static float rows[ROWS * DIM];
 
@@ -28,7 +36,8 @@ static char *csv(void)
 static pados_client *open_shop(server *host, const char *const *sets)
 {
     pados_error error;
-    server_start(host, sets);
+    static const char *const quick[] = {"calibration_queries=100", NULL};
+    server_start(host, sets ? sets : quick);
     pados_client *client = server_client(host);
     char *text = csv();
     must(push_rows(client, "t", schema, ROWS, DIM, rows, NULL, text, false, NULL, &error), error);
@@ -312,9 +321,7 @@ static void test_what_is_bought_now_trends_at_once_and_after_a_restart(void **st
     assert_int_equal(written.missing, 1);
     const char *least[] = {"0.5"};
     pados_condition hot = {.attribute = "heat", .kind = PADOS_AT_LEAST, .values = least, .count = 1};
-    pados_override weigh = {.attribute = "heat", .weight = 1};
     static const char *const all[] = {"*"};
-    (void)weigh;
     pados_search search = {.table = "t",
                            .count = 1,
                            .k = K,
@@ -421,6 +428,204 @@ static void test_a_push_keeps_what_was_changed_while_it_was_made_and_rollback_wh
     close_shop(&host, client);
 }
 
+static void test_counters_outlive_a_push(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    uint64_t items[] = {5, 6};
+    pados_feedback feedback = {
+        .table = "t", .items = items, .count = 2, .events = (const char *const[]){"buy"}, .nevents = 1};
+    feedback.event_of = (const uint32_t[]){0, 0};
+    must(pados_feedback_run(client, &feedback, &written, &error), error);
+    /* The push says itself how hot row 6 is. */
+    must(push_rows(client, "t", schema, ROWS, DIM, rows, NULL, "id,heat\n6,3.0\n", false, NULL, &error),
+         error);
+    for (int life = 0; life < 2; life++) {
+        pados_result *r = nearest(client, rows + 5 * DIM, 0, false);
+        assert_int_equal(r->version, 2);
+        assert_int_equal(r->ids[0], 5);
+        assert_true(fabs(atof(value_of(r, "heat", 0)) - 10) < 0.5);
+        pados_result_free(r);
+        r = nearest(client, rows + 6 * DIM, 0, false);
+        assert_int_equal(r->ids[0], 6);
+        assert_true(fabs(atof(value_of(r, "heat", 0)) - 3) < 0.2);
+        pados_result_free(r);
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    close_shop(&host, client);
+}
+
+/* Are these bytes anywhere in the files below a folder? */
+static const void *needle;
+static size_t needle_bytes;
+
+static int look_into(const char *path, const struct stat *about, int kind, struct FTW *where)
+{
+    (void)where;
+    if (kind != FTW_F || !about->st_size) return 0;
+    int fd = open(path, O_RDONLY);
+    void *bytes = fd < 0 ? MAP_FAILED : mmap(NULL, (size_t)about->st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (fd >= 0) close(fd);
+    if (bytes == MAP_FAILED) return 0; /* it was removed meanwhile */
+    int found = memmem(bytes, (size_t)about->st_size, needle, needle_bytes) != NULL;
+    munmap(bytes, (size_t)about->st_size);
+    return found;
+}
+
+static int on_disk(const server *host, const char *part, const void *bytes, size_t length)
+{
+    char folder[200];
+    snprintf(folder, sizeof folder, "%s/data/%s", host->folder, part);
+    needle = bytes;
+    needle_bytes = length;
+    return nftw(folder, look_into, 16, FTW_PHYS) == 1;
+}
+
+static void wait_until_erased(pados_client *client, size_t wanted)
+{
+    pados_error error;
+    for (int tries = 0; tries < 200; tries++) {
+        pados_erasures *list;
+        must(pados_erasures_list(client, false, &list, &error), error);
+        size_t finished = 0;
+        for (size_t i = 0; i < list->count; i++)
+            finished += *list->at[i].finished != 0;
+        pados_erasures_free(list);
+        if (finished == wanted) return;
+        usleep(100000);
+    }
+    fail_msg("the erasures are not finished");
+}
+
+static void test_an_erased_row_is_nowhere(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    float query[DIM];
+    lonely(6, query);
+    put(client, SECRET, query, "secretive", 2.0f, &written);
+    uint64_t version;
+    must(pados_rebuild(client, "t", NULL, NULL, &version, &error), error);
+    query[3] += 0.5f;
+    put(client, SECRET, query, "secretive", 3.0f, &written);
+    char *json;
+    must(pados_export(client, "t", SECRET, &json, &error), error);
+    assert_non_null(strstr(json, "secretive"));
+    assert_non_null(strstr(json, "\"upsert\""));
+    free(json);
+    uint64_t ids[] = {SECRET};
+    assert_true(on_disk(&host, "tables", ids, sizeof ids));
+    assert_true(on_disk(&host, "changes", query, sizeof query));
+    assert_true(on_disk(&host, "changes", "secretive", 9));
+    pados_erasures *receipts;
+    must(pados_erase(client, "t", ids, 1, &receipts, &error), error);
+    assert_int_equal(receipts->count, 1);
+    assert_int_equal(receipts->at[0].id, SECRET);
+    assert_string_equal(receipts->at[0].done[0], "memory");
+    pados_erasures_free(receipts);
+    pados_result *r = nearest(client, query, 0, false);
+    assert_int_not_equal(r->ids[0], SECRET);
+    pados_result_free(r);
+    wait_until_erased(client, 1);
+    assert_false(on_disk(&host, "tables", ids, sizeof ids));
+    assert_false(on_disk(&host, "changes", query, sizeof query));
+    assert_false(on_disk(&host, "changes", "secretive", 9));
+    must(pados_export(client, "t", SECRET, &json, &error), error); /* the receipt is all that is left */
+    assert_null(strstr(json, "secretive"));
+    assert_null(strstr(json, "serving"));
+    free(json);
+    server_kill(&host);
+    server_start(&host, NULL);
+    for (int exact = 0; exact < 2; exact++) {
+        r = nearest(client, query, 0, exact);
+        assert_int_not_equal(r->ids[0], SECRET);
+        pados_result_free(r);
+    }
+    close_shop(&host, client);
+}
+
+/* Rows go to and fro between two far corners, so that they change lists all the time, until they are told to stop. */
+typedef struct moving {
+    const server *host;
+    atomic_int stop;
+    uint32_t rounds;
+    float last[ROWS * DIM];
+} moving;
+
+static void *move_rows(void *argument)
+{
+    moving *m = argument;
+    pados_client *client = server_client(m->host);
+    pados_error error;
+    pados_written written;
+    uint64_t ids[ROWS];
+    for (uint64_t i = 0; i < ROWS; i++)
+        ids[i] = i;
+    while (!atomic_load(&m->stop)) {
+        uint32_t shift = ++m->rounds;
+        for (uint32_t i = 0; i < ROWS; i++)
+            memcpy(m->last + i * DIM, rows + (i + shift * 37) % ROWS * DIM, DIM * sizeof *rows);
+        for (uint32_t at = 0; at < ROWS; at += 100) {
+            pados_upsert upsert = {
+                .table = "t", .ids = ids + at, .count = 100, .vectors = m->last + at * DIM, .dim = DIM};
+            if (pados_upsert_run(client, &upsert, &written, &error)) abort();
+        }
+    }
+    pados_close(client);
+    return NULL;
+}
+
+/* Large enough that a rebuild gathers it in several pieces, between which rows move. */
+static void test_a_table_is_rebuilt_while_its_rows_move(void **state)
+{
+    (void)state;
+    enum { MANY = 60000, REBUILDS = 2 };
+    static const char *const sets[] = {"calibration_queries=100", "rebuild_percent=0", NULL};
+    static moving m;
+    static float many[MANY * DIM];
+    server host = {0};
+    pados_error error;
+    pthread_t thread;
+    make_rows(9, MANY, DIM, 50, many);
+    memcpy(rows, many, sizeof rows);
+    server_start(&host, sets);
+    pados_client *client = server_client(&host);
+    must(push_rows(client, "t", schema, MANY, DIM, many, NULL, NULL, false, NULL, &error), error);
+    m.host = &host;
+    assert_int_equal(pthread_create(&thread, NULL, move_rows, &m), 0);
+    for (int i = 0; i < REBUILDS; i++) {
+        uint64_t version;
+        must(pados_rebuild(client, "t", NULL, NULL, &version, &error), error);
+        assert_int_equal(version, i + 2);
+    }
+    atomic_store(&m.stop, 1);
+    pthread_join(thread, NULL);
+    assert_true(m.rounds > REBUILDS);
+    for (int life = 0; life < 2; life++) {
+        for (uint32_t i = 0; i < ROWS; i += 50) {
+            pados_result *r = nearest(client, m.last + i * DIM, 0, i % 100 == 0);
+            assert_true(r->ids[0] == i || r->ids[1] == i); /* its twin of the push lies in the same place */
+            pados_result_free(r);
+        }
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    Pados__V1__Reply *reply;
+    must(table_get(client, "t", &reply, &error), error);
+    assert_int_equal(reply->table->info->rows, MANY);
+    pados_reply_free(reply);
+    close_shop(&host, client);
+}
+
 static void test_a_search_waits_for_the_change_that_it_must_see(void **state)
 {
     (void)state;
@@ -452,7 +657,10 @@ int main(void)
         cmocka_unit_test(test_what_is_bought_now_trends_at_once_and_after_a_restart),
         cmocka_unit_test(test_a_rebuild_holds_what_was_changed_and_frees_the_log),
         cmocka_unit_test(test_a_push_keeps_what_was_changed_while_it_was_made_and_rollback_what_came_after),
+        cmocka_unit_test(test_counters_outlive_a_push),
+        cmocka_unit_test(test_an_erased_row_is_nowhere),
         cmocka_unit_test(test_a_search_waits_for_the_change_that_it_must_see),
+        cmocka_unit_test(test_a_table_is_rebuilt_while_its_rows_move),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -98,6 +98,8 @@ __attribute__((constructor)) static void start(void)
         atomic_store(&pd_fault->class, class);
         atomic_store(&pd_fault->error, error_of(error + 1));
         atomic_store(&pd_fault->made, strchr(error, '!') != NULL);
+        const char *times = strchr(error, '*');
+        atomic_store(&pd_fault->times, times ? (uint32_t)atoi(times + 1) : 1);
         atomic_store(&pd_fault->calls, 0);
         atomic_store(&pd_fault->at, strtoull(n + 1, NULL, 10));
     }
@@ -121,7 +123,9 @@ int pd_fault_strikes(pd_fault_class class, const char *call, const char *path)
 {
     pd_fault_state *s = pd_fault;
     if (!of_class((pd_fault_class)atomic_load(&s->class), class)) return 0;
-    if (atomic_fetch_add(&s->calls, 1) + 1 != atomic_load(&s->at)) return 0;
+    uint64_t call_number = atomic_fetch_add(&s->calls, 1) + 1, at = atomic_load(&s->at);
+    uint32_t times = atomic_load(&s->times);
+    if (!at || call_number < at || call_number >= at + (times ? times : 1)) return 0;
     atomic_fetch_add(&s->failed, 1);
     /* No stdio here: this may be an allocation of stdio's own. */
     size_t n = strlen(call), m = path ? strlen(path) : 0;
@@ -134,7 +138,7 @@ int pd_fault_strikes(pd_fault_class class, const char *call, const char *path)
     int error = atomic_load(&s->error);
     if (error == PD_FAULT_KILL) kill(getpid(), SIGKILL);
     errno = error;
-    return atomic_load(&s->made) ? 1 : -1;
+    return atomic_load(&s->made) && call_number == at ? 1 : -1;
 }
 
 int pd_fault_disk_full(void)

@@ -7,7 +7,8 @@
  *     PADOS_FAULT_FAIL     CLASS:N:ERROR: the Nth call of the class, counted from the start, fails once. N = 0 counts and fails nothing.
  *                          CLASS: open, write, sync, rename, any (all these), alloc (by the program itself), alloc_any (also by its
  *                          libraries). ERROR: EIO, ENOSPC, ENOMEM, or KILL: the process is killed there. EIO!: the call is made and
- *                          then said to have failed, as a disk does that fails while a page is synced
+ *                          then said to have failed, as a disk does that fails while a page is synced. EIO*3, EIO!*3: and so do the
+ *                          two calls after it, which are not made
  *     PADOS_FAULT_FULL     while this file is there, writes that make a file longer fail with ENOSPC: a full disk
  *     PADOS_FAULT_JOURNAL  every call that changes the folder is written to this file, with its bytes: what rebuild.c makes a disk of
  *
@@ -40,6 +41,7 @@ typedef struct pd_fault_state {
     _Atomic uint32_t class;  /* pd_fault_class */
     _Atomic int32_t error;   /* errno, or PD_FAULT_KILL */
     _Atomic uint32_t made;   /* the failing call is made all the same */
+    _Atomic uint32_t times;  /* calls that fail in a row; 0: 1 */
     _Atomic uint32_t full;   /* the disk is */
     _Atomic uint64_t failed; /* calls that were made to fail */
     _Atomic uint64_t
@@ -53,10 +55,10 @@ typedef struct pd_fault_state {
 typedef enum pd_fault_kind {
     PD_FAULT_MADE = 1, /* path is a new file, inode */
     PD_FAULT_OPENED,   /* path is an old one, inode */
-    PD_FAULT_WRITTEN,  /* data at offset; number = 1: synced with it */
-    PD_FAULT_SIZED,    /* cut or lengthened to offset */
-    PD_FAULT_SYNCING,  /* a sync of inode begins; number: which */
-    PD_FAULT_SYNCED,   /* and has ended well */
+    PD_FAULT_WRITTEN, /* data at offset; number = 1: synced with it; 2: perhaps: it was said to have failed */
+    PD_FAULT_SIZED,   /* cut or lengthened to offset */
+    PD_FAULT_SYNCING, /* a sync of inode begins; number: which */
+    PD_FAULT_SYNCED,  /* and has ended well */
     PD_FAULT_UNSYNCED, /* or not: what was to be synced may be lost, though the system's cache calls it clean */
     PD_FAULT_FOLDER,   /* the folder path was synced: begun at number, a length of the diary */
     PD_FAULT_NEWFOLDER, /* path */

@@ -189,8 +189,8 @@ static ssize_t written(int fd, const struct iovec *parts, int n, off_t offset, c
             memcpy(data + have, parts[i].iov_base, part);
             have += part;
         }
-        pd_fault_note(PD_FAULT_WRITTEN, NULL, NULL, about.st_ino, (uint64_t)at, known[fd].synced && !strikes,
-                      data, (size_t)done);
+        pd_fault_note(PD_FAULT_WRITTEN, NULL, NULL, about.st_ino, (uint64_t)at,
+                      known[fd].synced ? 1u + (strikes != 0) : 0, data, (size_t)done);
         free(data);
     }
     pd_fault_unlock();

@@ -77,7 +77,8 @@ static unsigned attempts;
 
 static void failed(const pd_error *err)
 {
-    printf("failed %s %s\n", pd_status_name(err->status), err->message);
+    printf("failed at %llu: %s %s\n", (unsigned long long)atomic_load(&state->journal),
+           pd_status_name(err->status), err->message);
     if (++attempts > 20) {
         printf("gave-up\n");
         exit(4);
@@ -174,6 +175,8 @@ int main(int argc, char **argv)
     atomic_store(&state->class, (uint32_t)atoi(argv[3]));
     atomic_store(&state->error, atoi(argv[5]));
     atomic_store(&state->made, strchr(argv[5], '!') != NULL);
+    const char *times = strchr(argv[5], '*');
+    atomic_store(&state->times, times ? (uint32_t)atoi(times + 1) : 1);
     atomic_store(&state->calls, 0);
     atomic_store(&state->at, strtoull(argv[4], NULL, 10));
     life(argv[2]);

@@ -7,7 +7,7 @@
  * out), all of it durable; out must not exist. What is there afterwards:
  *
  *  - a file's pages of 4 KiB as they were when a sync of it that had ended began, or when they were written through a descriptor
- *    opened with O_SYNC or O_DSYNC. Of pages changed since, each is new or old by chance; a page beyond the durable end that is not
+ *    opened with O_SYNC or O_DSYNC. Of pages changed since, each is new or old by chance, or what it was in between; a page beyond the durable end that is not
  *    there while a later one is reads as zero. A sync that failed makes nothing durable, and a later one that succeeds does not
  *    bring back what it lost, until the page is written again;
  *  - a folder's names as they were when a sync of that folder began; of what was made, renamed and removed in it since, the first
@@ -76,7 +76,7 @@ static void load_folder(disk *d, node *into, const char *path)
         char *bytes = malloc((size_t)about.st_size + 1);
         if (fd < 0 || !bytes || read(fd, bytes, (size_t)about.st_size) != about.st_size)
             broken("cannot read %s: %s", child, strerror(errno));
-        file_write(n, 0, bytes, (size_t)about.st_size, 1);
+        file_write(n, 0, bytes, (size_t)about.st_size, 1, NULL);
         free(bytes);
         close(fd);
     }
@@ -141,8 +141,8 @@ int main(int argc, char **argv)
     }
     disk *made = disk_make();
     if (base) load_folder(made, disk_root(made), base);
-    disk_play(made, &d, at, made_durable);
-    disk_cut(made, seed);
+    disk_play(made, &d, at, made_durable, &seed);
+    disk_cut(made, &seed);
     save_folder(disk_root(made), out);
     disk_free(made);
     return 0;

@@ -64,11 +64,13 @@ void disk_free(disk *d);
 node *disk_root(disk *d);
 node *node_make(disk *d, int is_folder);
 void names_set(names *n, const char *name, node *child); /* NULL removes */
-void file_write(node *file, uint64_t offset, const void *bytes, size_t length, int durable);
+/* durable: with all that is in its pieces. chance (may be NULL) decides whether what it overwrites came to the disk before. */
+void file_write(node *file, uint64_t offset, const void *bytes, size_t length, int durable, uint64_t *chance);
 
-/* Everything in the diary up to a length of it; the write after that in part. syncs = 0: none of them made anything durable. */
-void disk_play(disk *d, const diary *book, uint64_t upto, int syncs);
+/* Everything in the diary up to a length of it; the write after that in part. syncs = 0: none of them made anything durable. seed:
+ * of chance, here and in the cut. */
+void disk_play(disk *d, const diary *book, uint64_t upto, int syncs, uint64_t *seed);
 /* What is not durable comes or does not come to the disk. */
-void disk_cut(disk *d, uint64_t seed);
+void disk_cut(disk *d, uint64_t *seed);
 
 #endif

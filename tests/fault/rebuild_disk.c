@@ -50,6 +50,21 @@ static void *enough(void *memory)
     return memory;
 }
 
+/* splitmix64 */
+static uint64_t draw(uint64_t *seed)
+{
+    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* True in quarters of 4 cases. */
+static int chance(uint64_t *seed, unsigned quarters)
+{
+    return draw(seed) % 4 < quarters;
+}
+
 /* -------------------------------------------------------------------------------------------------- the diary --- */
 
 void diary_open(diary *d, const char *path)
@@ -201,10 +216,13 @@ static void piece_to_disk(node *f, uint64_t piece, const unsigned char *bytes, u
     if (end > f->size[DISK]) f->size[DISK] = end;
 }
 
-void file_write(node *f, uint64_t offset, const void *bytes, size_t length, int durable)
+void file_write(node *f, uint64_t offset, const void *bytes, size_t length, int durable, uint64_t *seed)
 {
     if (!length) return;
     file_room(f, offset + length);
+    for (uint64_t p = offset / PIECE; seed && p <= (offset + length - 1) / PIECE; p++)
+        if (f->changed[p] && p * PIECE < f->size[CACHE] && chance(seed, 1))
+            piece_to_disk(f, p, f->bytes[CACHE] + p * PIECE, f->size[CACHE]);
     memcpy(f->bytes[CACHE] + offset, bytes, length);
     if (offset + length > f->size[CACHE]) f->size[CACHE] = offset + length;
     f->clock++;
@@ -213,6 +231,13 @@ void file_write(node *f, uint64_t offset, const void *bytes, size_t length, int 
         f->lost[p] = 0;
         if (durable) piece_to_disk(f, p, f->bytes[CACHE] + p * PIECE, f->size[CACHE]);
     }
+}
+
+/* The disk has it, though it was said to have failed. */
+static void file_flush(node *f, uint64_t offset, uint64_t length)
+{
+    for (uint64_t p = offset / PIECE; p <= (offset + length - 1) / PIECE; p++)
+        piece_to_disk(f, p, f->bytes[CACHE] + p * PIECE, f->size[CACHE]);
 }
 
 static void file_size(node *f, uint64_t size)
@@ -346,7 +371,7 @@ static node *file_of(const disk *d, const diary_entry *e)
     return n;
 }
 
-static void play(disk *d, const diary_entry *e, uint64_t at)
+static void play(disk *d, const diary_entry *e, uint64_t at, uint64_t *seed)
 {
     node *n;
     switch ((pd_fault_kind)e->head.kind) {
@@ -361,7 +386,8 @@ static void play(disk *d, const diary_entry *e, uint64_t at)
         set_inode(d, e->head.inode, n);
         return;
     case PD_FAULT_WRITTEN:
-        file_write(file_of(d, e), e->head.offset, e->data, e->head.data, e->head.number == 1);
+        file_write(file_of(d, e), e->head.offset, e->data, e->head.data, e->head.number == 1, seed);
+        if (e->head.number == 2 && chance(seed, 2)) file_flush(file_of(d, e), e->head.offset, e->head.data);
         return;
     case PD_FAULT_SIZED:
         file_size(file_of(d, e), e->head.offset);
@@ -393,7 +419,7 @@ static void play(disk *d, const diary_entry *e, uint64_t at)
     broken("the diary has an entry of an unknown kind");
 }
 
-void disk_play(disk *d, const diary *book, uint64_t upto, int syncs)
+void disk_play(disk *d, const diary *book, uint64_t upto, int syncs, uint64_t *seed)
 {
     diary_entry *e = enough(malloc(sizeof *e));
     for (uint64_t at = 0;;) {
@@ -402,32 +428,15 @@ void disk_play(disk *d, const diary *book, uint64_t upto, int syncs)
         if (at <= upto) {
             if (!syncs && (e->head.kind == PD_FAULT_SYNCED || e->head.kind == PD_FAULT_FOLDER)) continue;
             if (!syncs && e->head.kind == PD_FAULT_WRITTEN) e->head.number = 0;
-            play(d, e, began);
+            play(d, e, began, seed);
             continue;
         }
         /* Under way when the power went. */
         if (e->head.kind == PD_FAULT_WRITTEN)
-            file_write(file_of(d, e), e->head.offset, e->data, e->head.data, 0);
+            file_write(file_of(d, e), e->head.offset, e->data, e->head.data, 0, seed);
         break;
     }
     free(e);
-}
-
-/* ---------------------------------------------------------------------------------------------------- chance --- */
-
-/* splitmix64 */
-static uint64_t draw(uint64_t *seed)
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-/* True in quarters of 4 cases. */
-static int chance(uint64_t *seed, unsigned quarters)
-{
-    return draw(seed) % 4 < quarters;
 }
 
 static void cut_names(disk *d, uint64_t *seed)
@@ -458,9 +467,9 @@ static void cut_file(node *f, uint64_t *seed)
             piece_to_disk(f, p, f->bytes[CACHE] + p * PIECE, f->size[CACHE]);
 }
 
-void disk_cut(disk *d, uint64_t seed)
+void disk_cut(disk *d, uint64_t *seed)
 {
-    cut_names(d, &seed);
+    cut_names(d, seed);
     for (node *n = d->all; n; n = n->next)
-        if (!n->is_folder) cut_file(n, &seed);
+        if (!n->is_folder) cut_file(n, seed);
 }

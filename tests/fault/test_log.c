@@ -4,7 +4,8 @@
 
 #include <time.h>
 
-#define RECORDS 11u
+#define RECORDS    11u
+#define AFTERWARDS 50000u /* bytes of the diary */
 
 typedef struct acknowledged {
     uint32_t attempt;
@@ -16,7 +17,8 @@ typedef struct acknowledged {
 typedef struct story {
     acknowledged of[RECORDS + 1];       /* by sequence */
     uint64_t count, trimmed, rewritten; /* the latter two: when, UINT64_MAX: not */
-    int closed, gave_up, failures;
+    uint64_t failed;                    /* when, the first time */
+    int closed, failures;
     char wrong[300]; /* a failed append that was seen */
 } story;
 
@@ -41,8 +43,8 @@ static void story_read(const drill *d, story *s)
             s->trimmed = at;
         } else if (sscanf(line, "rewritten 7 at %llu", &at) == 1) {
             s->rewritten = at;
-        } else if (!strncmp(line, "failed", 6)) {
-            s->failures++;
+        } else if (sscanf(line, "failed at %llu", &at) == 1) {
+            if (!s->failures++) s->failed = at;
         } else if (!strncmp(line, "closed", 6)) {
             s->closed = 1;
         } else if (!s->wrong[0]) {
@@ -282,8 +284,12 @@ static void every_call_fails(int class, const char *error, uint32_t cuts, uint32
         if (!s.closed || s.count != RECORDS) fail_msg("%s (%s): it did not end", when, f.what);
         failures += s.failures != 0;
         snprintf(when + strlen(when), sizeof when - strlen(when), " (%.40s)", f.what);
-        for (uint32_t i = 0; i < cuts; i++)
-            cut_and_check(&d, &s, random_below(&seed, f.journal + 1), random_below(&seed, 1u << 30), when);
+        /* Half of them while it tries again. */
+        for (uint32_t i = 0; i < cuts; i++) {
+            uint64_t at =
+                i % 2 ? random_below(&seed, f.journal + 1) : s.failed + random_below(&seed, AFTERWARDS);
+            cut_and_check(&d, &s, at < f.journal ? at : f.journal, random_below(&seed, 1u << 30), when);
+        }
         check_log(data, &s, UINT64_MAX, when);
     }
     print_message("%llu calls, %u of them said to have failed\n", (unsigned long long)calls, failures);
@@ -300,7 +306,14 @@ static void test_every_write_fails_once(void **state)
 static void test_every_write_fails_once_and_was_made(void **state)
 {
     (void)state;
-    every_call_fails(PD_FAULT_WRITE, "5!", 3, 30);
+    every_call_fails(PD_FAULT_WRITE, "5!", 6, 30);
+}
+
+/* LMDB writes the old meta page back when the new one fails: here that fails as well, so the failed batch is in the file. */
+static void test_every_write_fails_and_the_one_that_takes_it_back(void **state)
+{
+    (void)state;
+    every_call_fails(PD_FAULT_WRITE, "5!*2", 6, 30);
 }
 
 static void test_every_sync_fails_once(void **state)
@@ -334,6 +347,7 @@ int main(void)
         cmocka_unit_test(test_the_drill_finds_a_log_that_does_not_sync),
         cmocka_unit_test(test_every_write_fails_once),
         cmocka_unit_test(test_every_write_fails_once_and_was_made),
+        cmocka_unit_test(test_every_write_fails_and_the_one_that_takes_it_back),
         cmocka_unit_test(test_every_sync_fails_once),
         cmocka_unit_test(test_every_change_of_names_fails_once),
         cmocka_unit_test(test_every_call_meets_a_full_disk_once),

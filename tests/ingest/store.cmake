@@ -10,6 +10,7 @@ foreach(call write pread fsync mkdir rmdir unlinkat link renameat2 malloc calloc
   target_link_options(test_ingest_scrub_faults PRIVATE -Wl,--wrap=${call})
 endforeach()
 pados_test(ingest ranges pados_store)
+pados_test(ingest ahead pados_store)
 pados_test(ingest resident pados_store)
 pados_test(ingest live pados_store)
 pados_test(ingest live_edges pados_store)

@@ -133,6 +133,32 @@ static void test_a_centroid_that_is_an_erased_row_moves_and_takes_its_list_along
     }
 }
 
+static void test_the_centroid_of_a_list_that_is_empty_now_is_that_of_the_nearest(void **state)
+{
+    (void)state;
+    world *w = world_make(tables[0]);
+    pd_version *version;
+    pd_error err;
+    uint32_t slot, nearest = 0;
+    const pd_version_info *info = opened(w->version, &version);
+    ok(pd_version_find(version, &w->ids[LONER], 1, &slot, &err), &err);
+    uint32_t list = info->page_list[slot / PD_PAGE_ROWS];
+    assert_int_equal(info->lists.rows[list], 1);
+    const float *row = w->rows + LONER * DIM;
+    for (uint32_t i = 0; i < info->shape.nlist; i++)
+        if (i != list && (nearest == list || pd_l2(row, info->lists.centroids + i * DIM, DIM) <
+                                                 pd_l2(row, info->lists.centroids + nearest * DIM, DIM)))
+            nearest = i;
+    pd_version_close(version);
+    scrub(w, &w->ids[LONER], 1, NULL);
+    info = opened(w->version, &version);
+    assert_int_equal(info->lists.rows[list], 0);
+    assert_memory_equal(info->lists.centroids + list * DIM, info->lists.centroids + nearest * DIM,
+                        DIM * sizeof(float));
+    pd_version_close(version);
+    world_free(w);
+}
+
 static void test_an_erased_slot_is_as_if_it_had_never_been_filled(void **state)
 {
     (void)state;
@@ -542,6 +568,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_of_an_erased_row_is_left_in_any_file),
         cmocka_unit_test(test_a_centroid_that_is_an_erased_row_moves_and_takes_its_list_along),
+        cmocka_unit_test(test_the_centroid_of_a_list_that_is_empty_now_is_that_of_the_nearest),
         cmocka_unit_test(test_an_erased_slot_is_as_if_it_had_never_been_filled),
         cmocka_unit_test(test_the_other_rows_keep_their_slots_and_their_bytes),
         cmocka_unit_test(test_answers_are_those_of_before_without_the_erased),
