@@ -47,7 +47,7 @@ step() {
     timeout "$most" "$@" >"$build/$name.log" 2>&1 || status=$?
     case $status in
     0) word=passed ;;
-    77) word=skipped ;;
+    77) word=skipped; failed=1 ;; # there is a device, and yet it was not used
     124) word=TOO-LONG; failed=1 ;;
     *) word=FAILED; failed=1 ;;
     esac
