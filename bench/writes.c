@@ -233,7 +233,7 @@ static void visible(bench *b)
 
 /* until: NULL: as long as it takes, which is --seconds. */
 static double search_for(bench *b, const char *setting, uint32_t clients, double per_s,
-                         writes_writers *beside, int (*until)(bench *b))
+                         writes_writers *beside, int (*until)(bench *b), double recall)
 {
     writes_searchers s = {
         .url = b->server.url, .data = &b->data, .clients = clients, .per_s = per_s, .recall = b->o.recall};
