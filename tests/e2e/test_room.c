@@ -117,7 +117,7 @@ static void test_a_table_whose_rows_are_all_renewed_makes_room_by_itself(void **
                                .k = 1,
                                .vectors = renewed + (size_t)at * DIM,
                                .dim = DIM,
-                               .nprobe = 4096};
+                               .exact = true};
         must(pados_search_run(client, &search, &r, &error), error);
         assert_true(r->version > 1);
         found += r->hits == 1 && r->ids[0] == at;
