@@ -204,13 +204,13 @@ void pd_incoming_end(pd_incoming *in)
 
 /* ---------------------------------------------------------------------------------------------------- warm --- */
 
-pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
+static pd_status warm(const pd_box *box, pd_error *err)
 {
-    const pd_version_info *info = in->box->served.info;
+    const pd_version_info *info = box->served.info;
     if (!info->shape.nlist || !info->rows) return PD_OK;
     pd_sample sample = {0};
     pd_status status =
-        pd_sample_version(in->box->served.version, WARM_ROWS, info->shape.metric, "", &sample, err);
+        pd_sample_version(box->served.version, WARM_ROWS, info->shape.metric, "", &sample, err);
     if (status || !sample.count) goto out;
     pd_query queries[WARM_ROWS];
     pd_answer answers[WARM_ROWS];
@@ -224,15 +224,20 @@ pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
                                 .min_score = -__builtin_inff()};
         answers[i] = (pd_answer){.hits = hits[i]};
     }
-    status = pd_executor_background(in->catalog->executor, in->box->served.resident, queries, sample.count,
+    status = pd_executor_background(box->catalog->executor, box->served.resident, queries, sample.count,
                                     answers, err);
     for (uint32_t i = 0; !status && i < sample.count; i++)
         if (!answers[i].count)
             status = pd_fail(err, PD_INTERNAL, "version %" PRIu64 " of \"%s\" finds nothing for its own rows",
-                             in->number, in->table);
+                             box->served.number, box->table);
 out:
     pd_sample_free(&sample);
     return status;
+}
+
+pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
+{
+    return warm(in->box, err);
 }
 
 /* -------------------------------------------------------------------------------------------------- switch --- */
@@ -592,6 +597,7 @@ static void restore_table(pd_catalog *catalog, pd_table *table)
         pd_error err = {0};
         pd_followed followed = {0};
         pd_status status = open_box(catalog, table->name, number, &box, &err);
+        if (!status) status = warm(box, &err);
         if (!status)
             status = pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder,
                                number != table->current, &followed, &err);
