@@ -29,6 +29,7 @@ typedef struct receipts {
     uint32_t n, room;
     const char *table; /* of this table alone; NULL: of all */
     int pending;       /* unfinished ones alone */
+    int deleted;       /* those whose rows have left the memory alone */
     uint32_t most;     /* the last so many; 0: all */
 } receipts;
 
@@ -39,10 +40,18 @@ static void receipts_free(receipts *r)
     free(r->at);
 }
 
+static int wants_memory(const pd_receipt *r)
+{
+    for (uint32_t i = 0; i < r->npending; i++)
+        if (!strncmp(r->pending[i], STEP_MEMORY, strlen(STEP_MEMORY))) return 1;
+    return 0;
+}
+
 static pd_status keep(void *context, pd_receipt *receipt, pd_error *err)
 {
     receipts *r = context;
     if ((r->pending && receipt->finished > 0) || (r->table && strcmp(r->table, receipt->table))) return PD_OK;
+    if (r->deleted && wants_memory(receipt)) return PD_OK;
     if (r->most && r->n == r->most) { /* the oldest makes room */
         pd_receipt_free(&r->at[0]);
         memmove(&r->at[0], &r->at[1], --r->n * sizeof *r->at);
@@ -160,28 +169,28 @@ static pd_status make_receipts(pd_catalog *catalog, const char *table, const uin
 typedef struct deleting {
     pd_catalog *catalog;
     pd_batch *batch;
+    pd_written written;
 } deleting;
 
 static pd_status delete_rows(void *argument, pd_error *err)
 {
     deleting *d = argument;
     pd_served *served = NULL;
-    pd_written written;
     pd_status status = pd_catalog_hold(d->catalog, d->batch->table, &served, err);
     if (status) return status;
     status = pd_batch_bind(d->batch, served->version, NULL, NULL, err);
-    if (!status) status = pd_writer_now(d->catalog->writer, d->batch, served, &written, err);
+    if (!status) status = pd_writer_now(d->catalog->writer, d->batch, served, &d->written, err);
     pd_catalog_release(served);
     return status;
 }
 
+/* One that runs has read its receipts: the next begins after it. */
 static void queue(pd_catalog *catalog, const char *table)
 {
     pd_error err = {0};
-    pd_job *job;
     pthread_mutex_lock(&catalog->mutex);
-    if (!pd_job_pending(catalog, PD_JOB_ERASE, table, 0) &&
-        pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
+    pd_job *job = pd_job_pending(catalog, PD_JOB_ERASE, table, 0);
+    if ((!job || job->state == PD_JOB_RUNNING) && pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
         pd_log(PD_LOG_WARNING, "the erasures of \"%s\" wait: %s", table, err.message);
     pthread_mutex_unlock(&catalog->mutex);
 }
@@ -193,8 +202,10 @@ static pd_status begin(pd_catalog *catalog, pd_batch *batch, receipts *r, pd_err
     pd_status status = pd_receipts_put(catalog, r->at, r->n, err);
     if (!status) status = pd_writer_run(catalog->writer, delete_rows, &d, err);
     if (status) return status;
-    for (uint32_t i = 0; i < r->n; i++)
+    for (uint32_t i = 0; i < r->n; i++) {
         pd_receipt_done(&r->at[i], STEP_MEMORY);
+        r->at[i].sequence = d.written.sequence;
+    }
     return pd_receipts_put(catalog, r->at, r->n, err);
 }
 
@@ -218,24 +229,44 @@ pd_status pd_erase_ask(pd_catalog *catalog, Pados__V1__Request *request, Pados__
 
 /* ---------------------------------------------------------------------------------------------------- the job --- */
 
-static int by_number(const void *left, const void *right)
+/* A row that was erased: what is older than its deletion. */
+typedef struct erased {
+    uint64_t id, sequence;
+} erased;
+
+static int by_id(const void *left, const void *right)
 {
-    uint64_t l = *(const uint64_t *)left, r = *(const uint64_t *)right;
-    return (l > r) - (l < r);
+    const erased *l = left, *r = right;
+    return (l->id > r->id) - (l->id < r->id);
 }
 
-/* Each distinct id, ascending. */
-static pd_status ids_of(const receipts *r, uint64_t **ids, uint32_t *n, pd_error *err)
+/* Each distinct id, ascending, with its last deletion. */
+static pd_status erased_of(const receipts *r, erased **out, uint32_t *n, pd_error *err)
 {
     *n = 0;
-    *ids = malloc((r->n + 1) * sizeof **ids);
-    if (!*ids) return no_memory(err);
+    *out = malloc((r->n + 1) * sizeof **out);
+    if (!*out) return no_memory(err);
     for (uint32_t i = 0; i < r->n; i++)
-        (*ids)[i] = r->at[i].id;
-    qsort(*ids, r->n, sizeof **ids, by_number);
-    for (uint32_t i = 0; i < r->n; i++)
-        if (!*n || (*ids)[i] != (*ids)[*n - 1]) (*ids)[(*n)++] = (*ids)[i];
+        (*out)[i] =
+            (erased){.id = r->at[i].id, .sequence = r->at[i].sequence ? r->at[i].sequence : UINT64_MAX};
+    qsort(*out, r->n, sizeof **out, by_id);
+    for (uint32_t i = 0; i < r->n; i++) {
+        erased *last = *n ? &(*out)[*n - 1] : NULL;
+        if (!last || last->id != (*out)[i].id)
+            (*out)[(*n)++] = (*out)[i];
+        else if (last->sequence < (*out)[i].sequence)
+            last->sequence = (*out)[i].sequence;
+    }
     return PD_OK;
+}
+
+/* The ids whose rows were deleted after sequence, ascending: what came after the deletion of a row is not erased. */
+static uint32_t gone_after(const erased *all, uint32_t n, uint64_t sequence, uint64_t *ids)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (all[i].sequence > sequence) ids[count++] = all[i].id;
+    return count;
 }
 
 static void mark(receipts *r, const char *step, pd_status status, const pd_error *err)
@@ -276,13 +307,17 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     return PD_OK;
 }
 
-static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_t *numbers, uint32_t most)
+/* Each version's number, and the last change that its files hold. */
+static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_t *numbers,
+                            uint64_t *sequences, uint32_t most)
 {
     uint32_t n = 0;
     pthread_mutex_lock(&catalog->mutex);
     const pd_table *table = pd_table_find(catalog, table_name);
-    for (uint32_t i = 0; table && i < table->nversions && n < most; i++)
+    for (uint32_t i = 0; table && i < table->nversions && n < most; i++) {
+        sequences[n] = table->versions[i].sequence;
         numbers[n++] = table->versions[i].number;
+    }
     pthread_mutex_unlock(&catalog->mutex);
     return n;
 }
@@ -290,14 +325,17 @@ static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_
 typedef struct forgetting {
     pd_catalog *catalog;
     const char *table;
-    const uint64_t *ids;
+    const erased *all;
+    uint64_t *ids; /* [n] room */
     uint32_t n, rewritten;
 } forgetting;
 
 static pd_status forget(void *context, const pd_record *record, void **bytes, size_t *length, pd_error *err)
 {
     forgetting *f = context;
-    pd_status status = pd_batch_forget(record, f->ids, f->n, bytes, length, err);
+    uint32_t n = gone_after(f->all, f->n, record->sequence, f->ids);
+    if (!n) return PD_OK;
+    pd_status status = pd_batch_forget(record, f->ids, n, bytes, length, err);
     f->rewritten += *bytes != NULL;
     if (status != PD_DATA_LOSS) return status;
     *bytes = NULL; /* a record that cannot be read is reported where it is wanted */
@@ -331,25 +369,42 @@ static void settle(receipts *r, const uint64_t *numbers, uint32_t n)
     }
 }
 
+static int serves(pd_catalog *catalog, const char *table_name)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    const pd_table *table = pd_table_find(catalog, table_name);
+    int yes = table && table->serving;
+    pthread_mutex_unlock(&catalog->mutex);
+    return yes;
+}
+
+/* Rows that are still in memory wait for their deletion, which says what is older and goes; where nothing serves there is none. */
 pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
 {
-    receipts r = {.table = job->table, .pending = 1};
-    uint64_t *ids = NULL, numbers[PD_STEPS];
+    receipts r = {.table = job->table, .pending = 1, .deleted = serves(catalog, job->table)};
+    erased *all = NULL;
+    uint64_t *ids = NULL, numbers[PD_STEPS], sequences[PD_STEPS];
     uint32_t n = 0;
     pd_error last = {0};
     pd_status failed = PD_OK, status = pd_receipts(catalog, keep, &r, err);
-    if (!status) status = ids_of(&r, &ids, &n, err);
+    if (!status) status = erased_of(&r, &all, &n, err);
     if (status || !n) goto out;
-    uint32_t nversions = versions_of(catalog, job->table, numbers, PD_STEPS / 2);
+    ids = malloc(n * sizeof *ids);
+    if (!ids) {
+        status = no_memory(err);
+        goto out;
+    }
+    uint32_t nversions = versions_of(catalog, job->table, numbers, sequences, PD_STEPS / 2);
     for (uint32_t v = 0; v < nversions && !atomic_load(&catalog->stopping); v++) {
         char step[40];
         pd_error one = {0};
         snprintf(step, sizeof step, "version %" PRIu64, numbers[v]);
-        pd_status result = scrub(catalog, job->table, numbers[v], ids, n, &one);
+        uint32_t count = gone_after(all, n, sequences[v], ids);
+        pd_status result = count ? scrub(catalog, job->table, numbers[v], ids, count, &one) : PD_OK;
         mark(&r, step, result, &one);
         if (result) last = one, failed = result;
     }
-    forgetting f = {.catalog = catalog, .table = job->table, .ids = ids, .n = n};
+    forgetting f = {.catalog = catalog, .table = job->table, .all = all, .ids = ids, .n = n};
     pd_error one = {0};
     pd_status result = pd_writer_run(catalog->writer, scrub_log, &f, &one);
     mark(&r, STEP_LOG, result, &one);
@@ -361,6 +416,7 @@ pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
         status = failed;
     }
 out:
+    free(all);
     free(ids);
     receipts_free(&r);
     return status;
@@ -376,13 +432,6 @@ void pd_erase_version(pd_catalog *catalog, const char *table, uint64_t number, c
 }
 
 /* ------------------------------------------------------------------------------------------- start and upkeep --- */
-
-static int wants_memory(const pd_receipt *r)
-{
-    for (uint32_t i = 0; i < r->npending; i++)
-        if (!strncmp(r->pending[i], STEP_MEMORY, strlen(STEP_MEMORY))) return 1;
-    return 0;
-}
 
 /* Deletes what a receipt says is still in memory: one row at a time, since these are few. */
 static pd_status delete_again(pd_catalog *catalog, pd_receipt *r, pd_error *err)
