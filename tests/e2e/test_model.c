@@ -102,7 +102,7 @@ static void told(world *w, const pados_written *written, const char *what, uint3
 {
     char why[300];
     if (written->changed == changed && written->fresh == fresh && written->missing == missing &&
-        written->durable && !written->repeated && written->sequence >= w->sequence) {
+        (written->durable || !changed) && !written->repeated && written->sequence >= w->sequence) {
         w->sequence = written->sequence;
         return;
     }
