@@ -29,11 +29,12 @@ typedef struct model_row {
     uint8_t dept;
     uint32_t zones;       /* a mask */
     uint64_t brand;       /* 0: unknown */
-    double heat, heat_at; /* its worth at a moment, seconds */
+    double heat, heat_at; /* its worth at a moment, seconds; NaN: not known */
 } model_row;
 
 typedef struct model_version {
     uint64_t number, parent; /* parent: what it was rebuilt from; 0 */
+    bool pushed[MODEL_IDS];  /* is in its files; counters of these are taken over from what it replaces */
     model_row rows[MODEL_IDS];
 } model_version;
 
@@ -66,6 +67,8 @@ model_version *model_begin(model *m);
 void model_forget(model *m, uint64_t number);
 void model_free(model *m);
 
+/* A switch under way was killed: counters may have been taken over, or not. */
+void model_doubt_heat(model *m);
 /* number serves from now on, and what served before is the nearest on the way back. back: a rollback to it. */
 void model_serve(model *m, uint64_t number, bool back);
 /* What a rollback goes to; 0: nowhere. */
