@@ -94,6 +94,7 @@ typedef struct pd_cuda_device {
      * the device's, and what comes back lies behind it there. NULL without a slab. */
     pd_cuda_pinned change_in, change_out;
     unsigned char *change_memory;
+    struct pd_cuda_assigner *assigner; /* assign.cu: the centroids of the last call; NULL: none */
 } pd_cuda_device;
 
 /* ------------------------------------------------------------------------------------------------- an index --- */
@@ -334,6 +335,8 @@ pd_status pd_cuda_exact_block(pd_exact *exact, const pd_block *block, pd_error *
 pd_status pd_cuda_exact_end(pd_exact *exact, pd_answer *answers, pd_error *err);
 pd_status pd_cuda_assign(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                          const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
+
+void pd_cuda_assigner_close(pd_cuda_device *device);
 
 extern "C" const pd_backend pd_backend_cuda;
 
