@@ -436,24 +436,24 @@ static pd_status ready_run(pd_cuda_device *device, const float *centroids, uint3
     return status == PD_OK ? open_run(run, centroids, nlist, dim, err) : status;
 }
 
-/* rows: of the host, or NULL: they come from the source. */
-static pd_status assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
-                            const float *rows, const pd_cuda_source *source, uint64_t n, uint32_t *lists,
-                            pd_error *err)
+pd_status pd_cuda_assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                             const pd_cuda_rows *rows, uint32_t *lists, pd_error *err)
 {
     pd_status status = pd_cuda_enter(device, err);
-    if (status != PD_OK || n == 0) return status;
+    if (status != PD_OK || rows->n == 0) return status;
     status = ready_run(device, centroids, nlist, dim, err);
     pd_cuda_assigner *run = device->assigner;
-    for (uint64_t done = 0; status == PD_OK && done < n; done += run->piece) {
-        uint32_t some = n - done < run->piece ? (uint32_t)(n - done) : run->piece;
-        if (rows)
-            status = bring_rows(run, rows + done * dim, some, err);
+    for (uint64_t done = 0; status == PD_OK && done < rows->n; done += run->piece) {
+        uint32_t n = rows->n - done < run->piece ? (uint32_t)(rows->n - done) : run->piece;
+        if (rows->host)
+            status = bring_rows(run, rows->host + done * dim, n, err);
         else
             status = pd_cuda_check(
-                device, source->rows(source->context, done, some, (float *)run->job.rows, run->lane.stream),
+                device, rows->make(rows->context, done, n, (float *)run->job.rows, run->lane.stream),
                 "making rows", err);
-        if (status == PD_OK) status = find_lists(run, some, lists + done, err);
+        if (status == PD_OK) status = find_lists(run, n, lists + done, err);
+        if (status == PD_OK && rows->take)
+            status = rows->take(rows->context, run->job.rows, lists + done, n, run->lane.stream, err);
     }
     if (status != PD_OK) pd_cuda_assigner_close(device);
     return status;
@@ -462,11 +462,18 @@ static pd_status assign_all(pd_cuda_device *device, const float *centroids, uint
 pd_status pd_cuda_assign(pd_device *base, const float *centroids, uint32_t nlist, uint32_t dim,
                          const float *rows, uint64_t n, uint32_t *lists, pd_error *err)
 {
-    return assign_all((pd_cuda_device *)base, centroids, nlist, dim, rows, NULL, n, lists, err);
+    pd_cuda_rows all = {};
+    all.n = n;
+    all.host = rows;
+    return pd_cuda_assign_all((pd_cuda_device *)base, centroids, nlist, dim, &all, lists, err);
 }
 
 pd_status pd_cuda_assign_source(pd_cuda_device *device, const float *centroids, uint32_t nlist,
                                 const pd_cuda_source *source, uint32_t *lists, pd_error *err)
 {
-    return assign_all(device, centroids, nlist, source->dim, NULL, source, source->n, lists, err);
+    pd_cuda_rows all = {};
+    all.n = source->n;
+    all.make = source->rows;
+    all.context = source->context;
+    return pd_cuda_assign_all(device, centroids, nlist, source->dim, &all, lists, err);
 }
