@@ -350,7 +350,7 @@ typedef struct pd_cuda_rows {
 pd_status pd_cuda_assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                              const pd_cuda_rows *rows, uint32_t *lists, pd_error *err);
 pd_status pd_cuda_train(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
-                        uint64_t seed, float *centroids, pd_error *err);
+                        uint64_t seed, int spherical, float *centroids, pd_error *err);
 
 extern "C" const pd_backend pd_backend_cuda;
 

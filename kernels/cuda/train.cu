@@ -3,7 +3,6 @@
  * The sample goes over once an iteration, piece by piece. The rows of a piece are dealt out by list on the host, in their order, and a block
  * a list adds its own to the list's sum: doubles, one after another, as one thread of the host adds them, so that no
  * timing and no number of blocks shows. The means are the host's, and so are lists that stay empty: they take half of a large one's.
- * (Centroids of cosine tables ingest normalises after every iteration; here its caller does after the last.)
  */
 #include "block.cuh"
 
@@ -17,6 +16,7 @@ typedef struct training {
     pd_cuda_lane lane;
     pd_cuda_batch memory;
     uint32_t nlist, dim;
+    int spherical;
     double *sums;     /* [nlist][dim] of the device */
     uint32_t *order;  /* [most] rows of a piece by list; of the device, as what follows */
     uint32_t *starts; /* [most + 1] where each list's begin */
@@ -149,6 +149,8 @@ static pd_status update(training *t, pd_error *err)
                 (float)(t->totals[(size_t)l * t->dim + d] / (double)t->rows[l]);
     for (uint32_t l = 0; l < t->nlist; l++)
         if (t->rows[l] == 0) split_for(t, l);
+    for (uint32_t l = 0; t->spherical && l < t->nlist; l++)
+        pd_normalise(t->centroids + (size_t)l * t->dim, t->dim);
     return PD_OK;
 }
 
@@ -184,7 +186,7 @@ static pd_status iterate(training *t, const float *sample, pd_error *err)
 }
 
 pd_status pd_cuda_train(pd_device *base, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
-                        uint64_t seed, float *centroids, pd_error *err)
+                        uint64_t seed, int spherical, float *centroids, pd_error *err)
 {
     training t = {};
     t.device = (pd_cuda_device *)base;
@@ -192,6 +194,7 @@ pd_status pd_cuda_train(pd_device *base, const float *sample, uint64_t n, uint32
     t.memory.lane = &t.lane;
     t.nlist = nlist;
     t.dim = dim;
+    t.spherical = spherical;
     t.centroids = centroids;
     t.n = n;
     t.state = seed ^ 0x6b6d65616e730003ull;

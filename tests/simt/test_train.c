@@ -29,7 +29,7 @@ static void make_sample(uint32_t kinds)
     }
 }
 
-static void check(uint64_t rows, uint32_t nlist, uint64_t seed)
+static void check(uint64_t rows, uint32_t nlist, uint64_t seed, int spherical)
 {
     static float want[LISTS * DIM], got[LISTS * DIM];
     pd_device_options options = {.threads = 2};
@@ -39,9 +39,10 @@ static void check(uint64_t rows, uint32_t nlist, uint64_t seed)
     assert_int_equal(pd_device_open("cpu", &options, &cpu, &err), PD_OK);
     assert_int_equal(pd_device_open("cuda", &options, &cuda, &err), PD_OK);
     assert_int_equal(pd_pool_open(2, 0, &pool, &err), PD_OK);
-    pd_train_options train = {.nlist = nlist, .seed = seed, .device = cpu, .pool = pool};
+    pd_train_options train = {
+        .nlist = nlist, .seed = seed, .spherical = spherical, .device = cpu, .pool = pool};
     if (pd_train_centroids(&train, rows, DIM, sample, want, &err) != PD_OK) fail_msg("%s", err.message);
-    if (cuda->backend->train(cuda, sample, rows, DIM, nlist, seed, got, &err) != PD_OK)
+    if (cuda->backend->train(cuda, sample, rows, DIM, nlist, seed, spherical, got, &err) != PD_OK)
         fail_msg("%s", err.message);
     assert_memory_equal(want, got, (size_t)nlist * DIM * sizeof *want);
     pd_pool_close(pool);
@@ -53,17 +54,17 @@ static void test_centroids_are_those_of_the_host(void **state)
 {
     (void)state;
     make_sample(0);
-    check(ROWS, LISTS, 1);
-    check(ROWS - 11, 7, 2);
-    check(333, 1, 3);
+    check(ROWS, LISTS, 1, 0);
+    check(ROWS - 11, 7, 2, 1);
+    check(333, 1, 3, 0);
 }
 
 static void test_lists_that_stay_empty_take_half_of_another(void **state)
 {
     (void)state;
     make_sample(23);
-    check(ROWS, LISTS, 4);
-    check(LISTS, LISTS, 5);
+    check(ROWS, LISTS, 4, 1);
+    check(LISTS, LISTS, 5, 0);
 }
 
 static void test_more_lists_than_rows_are_refused(void **state)
@@ -74,7 +75,8 @@ static void test_more_lists_than_rows_are_refused(void **state)
     pd_error err = {0};
     float centroids[2 * DIM];
     assert_int_equal(pd_device_open("cuda", &options, &cuda, &err), PD_OK);
-    assert_int_equal(cuda->backend->train(cuda, sample, 1, DIM, 2, 1, centroids, &err), PD_INVALID_ARGUMENT);
+    assert_int_equal(cuda->backend->train(cuda, sample, 1, DIM, 2, 1, 0, centroids, &err),
+                     PD_INVALID_ARGUMENT);
     assert_non_null(strstr(err.message, "2 centroids"));
     pd_device_close(cuda);
 }
