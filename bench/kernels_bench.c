@@ -6,6 +6,7 @@
  *
  *     pados-kernels-bench [--backend cpu|cuda] [--json FILE] [rows [dim [nlist [nprobe [threads]]]]]
  *     pados-kernels-bench --dots [dim]     integer dots alone, by instruction set and size of a group of queries
+ *     pados-kernels-bench [--backend B] --changes [rows [dim [nlist]]]     rows and columns written in place
  */
 #include <math.h>
 #include <stdint.h>
@@ -320,6 +321,120 @@ static int bench_dots(uint32_t dim)
     return 0;
 }
 
+/* ------------------------------------------------------------------------------------------------- changes --- */
+
+#define CHANGED 1000u /* rows of one call */
+#define CALLS   200u
+
+typedef struct changed {
+    uint32_t slots[CHANGED];
+    uint8_t bytes[CHANGED];
+    float floats[CHANGED];
+    pd_row_writes writes;
+} changed;
+
+/* Distinct slots anywhere in the table, one to a page where there are as many. */
+static void scatter(const pd_index *index, changed *c)
+{
+    uint32_t step = index->npages > CHANGED ? index->npages / CHANGED : 1;
+    uint32_t from = (uint32_t)(fabsf(random_normal()) * 1e6f);
+    for (uint32_t i = 0; i < CHANGED; i++) {
+        uint32_t page = (from + i * step) % index->npages;
+        c->slots[i] = page * PD_PAGE_ROWS + (i * step / index->npages + from) % PD_PAGE_ROWS;
+        c->bytes[i] = (uint8_t)(from + 7 * i);
+        c->floats[i] = (float)i;
+    }
+    /* In no order: a caller has them as requests came. */
+    for (uint32_t i = CHANGED - 1; i > 0; i--) {
+        uint32_t j = (uint32_t)(fabsf(random_normal()) * 1e6f) % (i + 1), other = c->slots[j];
+        c->slots[j] = c->slots[i];
+        c->slots[i] = other;
+    }
+}
+
+typedef enum change { WRITE_ROWS, WRITE_NUMBERS, EMPTY_ROWS, CHANGES } change;
+
+static pd_status change_once(pd_index *index, change kind, const changed *c, pd_error *err)
+{
+    const pd_column_write number[2] = {{PD_COLUMN_BYTE, 1, c->bytes}, {PD_COLUMN_FLOAT, 0, c->floats}};
+    if (kind == WRITE_ROWS) return pd_index_write_rows(index, &c->writes, err);
+    if (kind == WRITE_NUMBERS) return pd_index_write_columns(index, c->slots, CHANGED, number, 2, err);
+    return pd_index_empty_rows(index, c->slots, CHANGED, err);
+}
+
+static int by_time(const void *a, const void *b)
+{
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
+
+static void time_changes(pd_index *index, changed *c)
+{
+    static const char *const names[] = {"write_rows", "write_columns (a byte and a float)", "empty_rows"};
+    for (int kind = 0; kind < CHANGES; kind++) {
+        double took[CALLS];
+        pd_error err;
+        for (uint32_t call = 0; call < CALLS; call++) {
+            scatter(index, c);
+            /* What is emptied below must be there. */
+            if (kind != WRITE_ROWS) must(change_once(index, WRITE_ROWS, c, &err), &err);
+            if (kind != WRITE_ROWS) scatter(index, c);
+            if (kind == WRITE_NUMBERS) must(change_once(index, WRITE_ROWS, c, &err), &err);
+            double begin = seconds();
+            must(change_once(index, (change)kind, c, &err), &err);
+            took[call] = seconds() - begin;
+        }
+        qsort(took, CALLS, sizeof *took, by_time);
+        printf("%-36s %u rows: best %6.1f us, median %6.1f us, %5.1f M rows/s\n", names[kind], CHANGED,
+               1e6 * took[0], 1e6 * took[CALLS / 2], 1e-6 * CHANGED / took[CALLS / 2]);
+    }
+}
+
+/* A category, a number and a set: ten byte columns and a float, and a key. */
+static int bench_changes(data *d)
+{
+    pd_shape shape = {.metric = PD_L2,
+                      .code = PD_CODE_I8,
+                      .refine = PD_REFINE_F16,
+                      .dim = d->dim,
+                      .nlist = d->nlist,
+                      .nbytes = 10,
+                      .nfloats = 1,
+                      .nkeys = 1};
+    pd_error err;
+    pd_device *device;
+    pd_device_options options = {
+        .memory = (uint64_t)(d->rows + 64ull * d->nlist) * (d->dim + 40ull) * 4 + (64u << 20), .threads = 1};
+    changed *c = allocate(1, sizeof *c);
+    make(d);
+    for (uint32_t b = 0; b < shape.nbytes; b++)
+        shape.sizes[b] = 256;
+    must(pd_device_open(backend, &options, &device, &err), &err);
+    pd_index *index = build(d, device, &shape);
+    const pd_layout *l = &index->layout;
+    unsigned char *pages = allocate(pd_pages_for(CHANGED), l->page_bytes);
+    unsigned char *refines = allocate(pd_pages_for(CHANGED), l->refine_bytes);
+    for (uint32_t i = 0; i < CHANGED; i++) {
+        unsigned char *page = pages + i / PD_PAGE_ROWS * l->page_bytes;
+        pd_page_encode(&shape, l, NULL, d->centroids, d->vectors + (size_t)i * d->dim, i % PD_PAGE_ROWS, 1,
+                       page, refines + i / PD_PAGE_ROWS * l->refine_bytes);
+        for (uint32_t b = 0; b < shape.nbytes; b++)
+            pd_page_bytes(l, page, b)[i % PD_PAGE_ROWS] = (uint8_t)(i * (b + 3));
+    }
+    c->writes = (pd_row_writes){.n = CHANGED, .slots = c->slots, .pages = pages, .refine = refines};
+    printf("%u rows x %u, %u lists, i8 codes, f16 refine rows, 10 byte columns\n", d->rows, d->dim, d->nlist);
+    time_changes(index, c);
+    pd_index_close(index);
+    pd_device_close(device);
+    free(pages);
+    free(refines);
+    free(c);
+    free(d->centroids);
+    free(d->vectors);
+    free(d->queries);
+    free(d->list);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     uint32_t numbers[5] = {60000, 784, 512, 8, 1};
@@ -339,15 +454,19 @@ int main(int argc, char **argv)
         timer = CLOCK_PROCESS_CPUTIME_ID;
         if (dim > 0 && dim <= PD_MAX_DIM) return bench_dots(dim);
     }
+    int changes = argc > 1 && strcmp(argv[1], "--changes") == 0;
+    argc -= changes;
+    argv += changes;
     for (int i = 1; i < argc && i <= 5; i++)
         numbers[i - 1] = (uint32_t)strtoul(argv[i], NULL, 10);
     data d = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], NULL, NULL, NULL, NULL};
     if (d.rows < PD_PAGE_ROWS || d.dim == 0 || d.dim > PD_MAX_DIM || d.nlist == 0) {
         fprintf(stderr, "usage: pados-kernels-bench [--backend B] [--json FILE] [rows [dim [nlist [nprobe "
-                        "[threads]]]]] | --dots [dim]\n");
+                        "[threads]]]]] | --dots [dim] | --changes [rows [dim [nlist]]]\n");
         return 2;
     }
     if (d.threads == 1 && on_cpu) timer = CLOCK_PROCESS_CPUTIME_ID;
+    if (changes) return bench_changes(&d);
     make(&d);
     pd_shape shape = {
         .metric = PD_L2, .code = PD_CODE_I8, .refine = PD_REFINE_F16, .dim = d.dim, .nlist = d.nlist};

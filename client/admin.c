@@ -1,13 +1,16 @@
 /* Administration: the link to the admin listener, one-call commands, and waiting for jobs.
  *
  * Administrative requests are not sent again by themselves either; only those that change nothing on a second arrival
- * are repeated after a lost connection, each where it is made: JobGet here, PushBegin and PushChunk in push.c.
+ * are repeated after a lost connection, each where it is made: JobGet here, PushBegin and PushChunk in push.c, writes
+ * under their keys in write.c.
  */
 #include "client_impl.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 /* --------------------------------------------------------------------------------------- the admin's address --- */
@@ -98,6 +101,22 @@ pados_status pd_client_admin_call(pados_client *client, Pados__V1__Request *requ
     return pd_client_call(client, link, request, pd_client_now_ms() + client->timeout_ms, want, reply, error);
 }
 
+pados_status pd_client_key(char key[PD_CLIENT_KEY], pados_error *error)
+{
+    uint64_t random[2];
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        return pd_client_fail(error, PD_INTERNAL, "no random number for an idempotency key");
+    snprintf(key, PD_CLIENT_KEY, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+    return PD_OK;
+}
+
+void pd_client_pause(uint32_t ms)
+{
+    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    while (nanosleep(&left, &left)) {
+    }
+}
+
 /* The body of the reply to each kind of request. */
 static int reply_to(Pados__V1__Request__BodyCase body)
 {
@@ -114,6 +133,7 @@ static int reply_to(Pados__V1__Request__BodyCase body)
     case PADOS__V1__REQUEST__BODY_JOB_GET:
     case PADOS__V1__REQUEST__BODY_PUBLISH:
     case PADOS__V1__REQUEST__BODY_ROLLBACK:
+    case PADOS__V1__REQUEST__BODY_REBUILD:
         return PADOS__V1__REPLY__BODY_JOB;
     case PADOS__V1__REQUEST__BODY_TABLE_LIST:
         return PADOS__V1__REPLY__BODY_TABLE_LIST;
@@ -128,6 +148,18 @@ static int reply_to(Pados__V1__Request__BodyCase body)
         return PADOS__V1__REPLY__BODY_PROFILE_LIST;
     case PADOS__V1__REQUEST__BODY_STATS:
         return PADOS__V1__REPLY__BODY_STATS;
+    case PADOS__V1__REQUEST__BODY_UPSERT:
+    case PADOS__V1__REQUEST__BODY_DELETE:
+    case PADOS__V1__REQUEST__BODY_UPDATE:
+    case PADOS__V1__REQUEST__BODY_FEEDBACK:
+        return PADOS__V1__REPLY__BODY_WRITE;
+    case PADOS__V1__REQUEST__BODY_ERASE:
+    case PADOS__V1__REQUEST__BODY_ERASURE_LIST:
+        return PADOS__V1__REPLY__BODY_ERASURES;
+    case PADOS__V1__REQUEST__BODY_EXPORT:
+        return PADOS__V1__REPLY__BODY_EXPORT;
+    case PADOS__V1__REQUEST__BODY_SNAPSHOT:
+        return PADOS__V1__REPLY__BODY_SNAPSHOT;
     default: /* an abort is answered with nothing */
         return PADOS__V1__REPLY__BODY__NOT_SET;
     }
@@ -176,13 +208,6 @@ static pados_status get_job(pados_client *client, uint64_t number, pados_job *jo
     return PD_OK;
 }
 
-static void pause_ms(uint32_t ms)
-{
-    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    while (nanosleep(&left, &left)) {
-    }
-}
-
 pados_status pados_job_wait(pados_client *client, uint64_t number, pados_progress progress, void *context,
                             uint64_t *version, pados_error *error)
 {
@@ -212,7 +237,7 @@ pados_status pados_job_wait(pados_client *client, uint64_t number, pados_progres
             if (version) *version = job.version;
             return PD_OK;
         }
-        pause_ms(pause);
+        pd_client_pause(pause);
         pause = pause * 2 < LAST_MS ? pause * 2 : LAST_MS;
     }
 }

@@ -4,7 +4,8 @@ pkg_check_modules(CLIENT_JANSSON REQUIRED IMPORTED_TARGET jansson)
 find_package(Threads REQUIRED)
 set_target_properties(pados_wire PROPERTIES POSITION_INDEPENDENT_CODE ON)
 
-add_library(pados_client_objects OBJECT link.c connection.c search.c result.c admin.c push.c)
+add_library(pados_client_objects OBJECT link.c connection.c search.c result.c admin.c push.c write.c
+  erase.c)
 set_target_properties(pados_client_objects PROPERTIES POSITION_INDEPENDENT_CODE ON)
 target_include_directories(pados_client_objects
   PUBLIC ${CMAKE_CURRENT_SOURCE_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/../kernels)
@@ -26,7 +27,8 @@ target_link_libraries(pados_client_shared
 
 add_executable(pados command/main.c command/args.c command/connect.c command/output.c command/query.c
   command/files.c command/titles.c command/hits.c command/cmd_push.c command/cmd_search.c command/cmd_table.c
-  command/cmd_profile.c)
+  command/cmd_profile.c command/cells.c command/batches.c command/cmd_upsert.c command/cmd_update.c
+  command/cmd_erase.c)
 target_link_libraries(pados PRIVATE pados_client pados_readers pados_kernels PkgConfig::CLIENT_JANSSON pados_flags)
 
 # Packages found here are linked to from other folders through pados_client: let them be seen there.

@@ -4,6 +4,7 @@
  *     connection.c  the client: hello, limits, the admin link, the envelope of every call
  *     search.c      a pados_search becomes a message;  result.c  a reply becomes a pados_result
  *     admin.c       administration and jobs;           push.c    a push, chunk by chunk, resumed when the link breaks
+ *     write.c       changes, resent under their keys;  erase.c   erasures, exports, snapshots
  *
  * A search is sent at most once. nng's REQ would send it again, after a minute or over a new connection: links therefore
  * set NNG_OPT_REQ_RESENDTIME to infinite, which makes nng fail the request instead when its connection goes away. And a
@@ -27,6 +28,7 @@ enum {
     PD_CLIENT_CONNECT_MS = 5000,
     PD_CLIENT_MAX_CHUNK = 1 << 20,   /* bytes, where a hello names none */
     PD_CLIENT_MAX_REPLY = 512 << 20, /* bytes: a longer reply is refused before it is read */
+    PD_CLIENT_KEY = 33,              /* room of an idempotency key that is made here */
 };
 
 /* Fills error (may be NULL) and returns status. Control characters in the result become '?'. */
@@ -97,5 +99,8 @@ void pd_client_job_from(const Pados__V1__JobReply *reply, pados_job *job);
 /* As pados_admin, with the body that the reply must have; the call's deadline is the client's timeout. */
 pados_status pd_client_admin_call(pados_client *client, Pados__V1__Request *request, int want,
                                   Pados__V1__Reply **reply, pados_error *error);
+/* 128 random bits in hexadecimal. */
+pados_status pd_client_key(char key[PD_CLIENT_KEY], pados_error *error);
+void pd_client_pause(uint32_t ms);
 
 #endif

@@ -1,8 +1,9 @@
 /* libpados: the C client of Pados, in one header.
  *
- * A pados_client is a connection to one padosd. It reconnects by itself; it never resends a search. All calls block until
- * the reply or the deadline; a client may be shared by threads (each call uses a context of its own). Requests that the
- * server would not answer (too many bytes, queries or hits) are refused here, from the limits in the server's hello.
+ * A pados_client is a connection to one padosd. It reconnects by itself; it never resends a search, and resends a write
+ * under the same key, which the server does once. All calls block until the reply or the deadline; a client may be shared by
+ * threads (each call uses a context of its own). Requests that the server would not answer (too many bytes, queries or
+ * hits) are refused here, from the limits in the server's hello.
  *
  *     pados_client *client;
  *     pados_error error;
@@ -48,6 +49,7 @@ typedef struct pados_options {
 /* options NULL: defaults. Says hello, so that limits are known: UNAVAILABLE when nobody answers in connect_ms. */
 pados_status pados_open(const char *url, const pados_options *options, pados_client **out,
                         pados_error *error);
+/* No call may be in flight. Takes up to a second where a large request was half sent at its deadline. */
 void pados_close(pados_client *client);
 
 typedef struct pados_limits {
@@ -127,6 +129,7 @@ typedef struct pados_search {
     bool explain;
     const char *const *attributes; /* to return */
     size_t nattributes;
+    uint64_t at_least;   /* a pados_written's sequence, which the answer must hold; 0: none */
     uint32_t timeout_ms; /* 0: the client's */
 } pados_search;
 
@@ -165,6 +168,7 @@ typedef struct pados_result {
     size_t nwarnings;
     pados_timing timing;
     const char *backend;
+    uint64_t sequence; /* the last write of the table that the answer holds */
 } pados_result;
 
 const char *pados_path_name(uint32_t path); /* "ivf", "rows", "attributes", "exact", "all" */
@@ -175,9 +179,128 @@ pados_status pados_search_run(pados_client *client, const pados_search *search, 
                               pados_error *error);
 void pados_result_free(pados_result *result);
 
-/* --------------------------------------------------------------------------------------- administration --- */
+/* --------------------------------------------------------------------------------------------- changes ---
+ *
+ * A write is answered when it is in the server's log and visible to the next search. It is resent under its key, after a lost
+ * connection or UNAVAILABLE, until its deadline; the server does it once. An error of UNAVAILABLE or DEADLINE_EXCEEDED
+ * leaves open whether it was done: its message names the key, under which the same write may be sent again. Any other
+ * error: nothing of the batch was done. All of it goes to the admin listener. */
+
+#define PADOS_MAX_BATCH 65536u /* rows of one write */
+#define PADOS_MAX_KEY   128u   /* bytes of an idempotency key */
 
 typedef enum pados_dtype { PADOS_F32 = 0, PADOS_F16 = 1, PADOS_I8 = 2, PADOS_U8 = 3 } pados_dtype;
+
+typedef struct pados_values { /* one attribute, a value for each row of a batch: numbers, keys or texts */
+    const char *attribute;
+    const float *numbers; /* [count], NaN unknown; a time is days since 1970-01-01 */
+    const uint64_t *keys; /* [count] */
+    const char *const
+        *texts;    /* cells as in a CSV: "" unknown, a set's members joined by |. [count], or with text_of: */
+    size_t ntexts; /* as many texts */
+    const uint32_t *text_of; /* [count] which of texts is the row's; NULL: texts is [count] */
+} pados_values;
+
+typedef struct pados_upsert { /* whole rows: an attribute that is not named becomes unknown, counters stay */
+    const char *table;
+    const uint64_t *ids; /* [count], distinct */
+    uint32_t count;
+    const void *vectors; /* [count][dim] of dtype */
+    pados_dtype dtype;
+    uint32_t dim;
+    const pados_values *attributes;
+    size_t nattributes;
+    const char *key;     /* idempotency; NULL: one is made */
+    uint32_t timeout_ms; /* 0: the client's */
+} pados_upsert;
+typedef struct pados_delete {
+    const char *table;
+    const uint64_t *ids; /* [count], distinct */
+    uint32_t count;
+    const char *key;
+    uint32_t timeout_ms;
+} pados_delete;
+typedef struct pados_update { /* the named attributes of rows that are there */
+    const char *table;
+    const uint64_t *ids; /* [count], distinct */
+    uint32_t count;
+    const pados_values *attributes;
+    size_t nattributes;
+    const char *key;
+    uint32_t timeout_ms;
+} pados_update;
+typedef struct pados_feedback { /* events that raise the items' counters */
+    const char *table;          /* of the items */
+    const uint64_t *items;      /* [count], may repeat */
+    uint32_t count;
+    const uint64_t *users;     /* [count] or NULL; not kept */
+    const char *const *events; /* names; NULL: weight 1 each */
+    size_t nevents;
+    const uint32_t *event_of; /* [count] which of events is item i's; NULL: events is [count] */
+    const float *weights;     /* [count] or NULL: 1; times the event's own */
+    const char *attribute;    /* NULL: the table's only attribute with feedback */
+    const char *key;
+    uint32_t timeout_ms;
+} pados_feedback;
+
+typedef struct pados_written {
+    uint64_t sequence; /* at_least of a search that must see it */
+    bool durable;      /* on the disk, not only in the log's memory */
+    uint32_t changed;  /* rows */
+    uint32_t fresh;    /* of these, ids that were not there */
+    uint32_t missing;  /* ids that are not there: passed over */
+    bool repeated;     /* the key was seen before: nothing was done now */
+} pados_written;
+
+/* Limits (rows, bytes of the message, the key's length) and the shapes of the arrays are checked here, what a table knows by the
+ * server: INVALID_ARGUMENT. */
+pados_status pados_upsert_run(pados_client *client, const pados_upsert *upsert, pados_written *written,
+                              pados_error *error);
+pados_status pados_delete_run(pados_client *client, const pados_delete *gone, pados_written *written,
+                              pados_error *error);
+pados_status pados_update_run(pados_client *client, const pados_update *update, pados_written *written,
+                              pados_error *error);
+pados_status pados_feedback_run(pados_client *client, const pados_feedback *feedback, pados_written *written,
+                                pados_error *error);
+
+typedef struct pados_erasure { /* a receipt */
+    uint64_t number, id;
+    const char *table, *asked, *deadline, *finished; /* times as RFC 3339; finished "": not yet */
+    const char *const *done;                         /* "memory", "version 7", "log" */
+    size_t ndone;
+    const char *const *pending; /* the same, with why where it failed */
+    size_t npending;
+} pados_erasure;
+typedef struct pados_erasures {
+    const pados_erasure *at;
+    size_t count;
+} pados_erasures;
+/* Rows go from memory at once and from every file by the deadline that their receipts name. Not resent: an erasure asked for
+ * twice has two receipts. Freed with pados_erasures_free. */
+pados_status pados_erase(pados_client *client, const char *table, const uint64_t *ids, uint32_t count,
+                         pados_erasures **out, pados_error *error);
+pados_status pados_erasures_list(pados_client *client, bool only_pending, pados_erasures **out,
+                                 pados_error *error);
+void pados_erasures_free(pados_erasures *erasures); /* NULL is allowed */
+
+/* All that is held about a row, as JSON, freed with free(). NOT_FOUND. */
+pados_status pados_export(pados_client *client, const char *table, uint64_t id, char **json,
+                          pados_error *error);
+
+typedef struct pados_snapshot {
+    const char *folder;  /* on the server; must not be there */
+    uint32_t timeout_ms; /* 0: the client's, which is short for a large server */
+} pados_snapshot;
+typedef struct pados_snapshot_made {
+    uint64_t sequence, bytes; /* the last write that is in it */
+    uint32_t tables;
+    double seconds;
+} pados_snapshot_made;
+/* A consistent copy of everything, written while the server serves. */
+pados_status pados_snapshot_run(pados_client *client, const pados_snapshot *snapshot,
+                                pados_snapshot_made *made, pados_error *error);
+
+/* --------------------------------------------------------------------------------------- administration --- */
 
 /* Pulls the next bytes of one part of a push: up to max into data; *got 0 at the end. A non-zero return stops the push and
  * is handed back. seek: start again from this byte (a resumed push); NULL when the part cannot. */
@@ -230,6 +353,9 @@ void pados_reply_free(struct Pados__V1__Reply *reply);
 /* Waits for a job: polls until it is done or failed (its status and message are then returned as the error). */
 pados_status pados_job_wait(pados_client *client, uint64_t job, pados_progress progress, void *context,
                             uint64_t *version, pados_error *error);
+/* A new version of the table from its rows as they are now; waits until it serves. *version: its number. */
+pados_status pados_rebuild(pados_client *client, const char *table, pados_progress progress, void *context,
+                           uint64_t *version, pados_error *error);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <xxhash.h>
 
 enum { PARTS = 4, ATTEMPTS = 5 };
@@ -26,7 +25,7 @@ typedef struct part {
 typedef struct sender {
     pados_client *client;
     const pados_push *push;
-    char key[40];
+    char key[PD_CLIENT_KEY];
     uint64_t number; /* the server's, of this push */
     part parts[PARTS];
     uint8_t *chunk;
@@ -247,15 +246,6 @@ static pados_status deliver(sender *s, uint64_t *job, pados_error *error)
     }
 }
 
-static pados_status make_key(char *key, size_t size, pados_error *error)
-{
-    uint64_t random[2];
-    if (getrandom(random, sizeof random, 0) != sizeof random)
-        return pd_client_fail(error, PD_INTERNAL, "no random number for the push's key");
-    snprintf(key, size, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
-    return PD_OK;
-}
-
 pados_status pados_push_run(pados_client *client, const pados_push *push, uint64_t *version,
                             pados_error *error)
 {
@@ -279,7 +269,7 @@ pados_status pados_push_run(pados_client *client, const pados_push *push, uint64
         .total = push->vectors.bytes + push->ids.bytes + push->attributes.bytes + push->queries.bytes,
     };
     if (s.chunk_bytes > s.total) s.chunk_bytes = s.total;
-    if ((status = make_key(s.key, sizeof s.key, error)) != PD_OK) return status;
+    if ((status = pd_client_key(s.key, error)) != PD_OK) return status;
     if (!(s.chunk = malloc(s.chunk_bytes)))
         return pd_client_fail(error, PD_RESOURCE_EXHAUSTED, "no memory for a chunk of %" PRIu64 " bytes",
                               s.chunk_bytes);

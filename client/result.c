@@ -136,6 +136,7 @@ static void fill_summary(result *r, const Pados__V1__SearchReply *s)
     r->shown.scanned = s->scanned;
     r->shown.complete = s->complete;
     r->shown.recall = s->recall;
+    r->shown.sequence = s->sequence;
     r->shown.backend = s->backend;
     r->shown.warnings = (const char *const *)r->reply->warnings;
     r->shown.nwarnings = r->reply->n_warnings;

@@ -199,6 +199,7 @@ pados_status pados_search_run(pados_client *client, const pados_search *s, pados
     message.explain = s->explain;
     message.attributes = (char **)s->attributes;
     message.n_attributes = s->nattributes;
+    message.at_least = s->at_least;
     Pados__V1__Reply *reply;
     if (!put_queries(&a, s, &message) || !put_contexts(&a, s, &message) || !put_conditions(&a, s, &message)) {
         status = pd_client_fail(error, PD_RESOURCE_EXHAUSTED, "no memory for the request");

@@ -11,7 +11,10 @@
 
 #include "catalog_impl.h"
 #include "compare.h"
+#include "erase.h"
+#include "export.h"
 #include "pados.pb-c.h"
+#include "snapshot_folder.h"
 
 typedef Pados__V1__Request request_t;
 typedef Pados__V1__Reply reply_t;
@@ -159,7 +162,7 @@ static pd_status push_commit(pd_catalog *catalog, const Pados__V1__PushCommit *i
     return status ? status : tell_job(catalog, job, reply, err);
 }
 
-/* A publish or rollback: what is pending already is not asked for twice. */
+/* A publish, rollback or rebuild: what is pending already is not asked for twice. */
 static pd_status queue_job(pd_catalog *catalog, pd_job_kind kind, const char *table_name, uint64_t version,
                            reply_t *reply, pd_error *err)
 {
@@ -203,6 +206,15 @@ static pd_status fill_info(const pd_table *table, Pados__V1__TableInfo *out, pd_
     pd_status status = set_text(&out->table, table->name, err);
     if (status || !face) return status;
     out->rows = face->rows;
+    if (table->serving) {
+        pd_live_stats live;
+        pd_resident_live(table->serving->served.resident, &live);
+        out->rows = live.rows;
+        out->changed = live.changed;
+        out->sequence = live.applied;
+    }
+    status = set_text(&out->problem, table->problem[0] ? table->problem : face->problem, err);
+    if (status) return status;
     out->dim = face->dim;
     out->code_dim = face->code_dim;
     out->nlist = face->nlist;
@@ -339,6 +351,19 @@ static pd_status compare(pd_catalog *catalog, const Pados__V1__Compare *in, repl
     return PD_OK;
 }
 
+static pd_status export_row(pd_catalog *catalog, const Pados__V1__Export *in, reply_t *reply, pd_error *err)
+{
+    char *text = NULL;
+    pd_status status = pd_export_row(catalog, in->table, in->id, &text, err);
+    if (status) return status;
+    if (MAKE_BODY(reply, export, EXPORT, export_reply)) {
+        free(text);
+        return no_memory(err);
+    }
+    reply->export->json = text;
+    return PD_OK;
+}
+
 /* ------------------------------------------------------------------------------------------ profiles, stats --- */
 
 static pd_status fill_profile(const pd_profile *profile, int with_text, Pados__V1__ProfileReply *out,
@@ -471,6 +496,19 @@ static pd_status stats(pd_catalog *catalog, reply_t *reply, pd_error *err)
     return room.failed ? no_memory(err) : PD_OK;
 }
 
+static pd_status snapshot(pd_catalog *catalog, const char *folder, reply_t *reply, pd_error *err)
+{
+    pd_snapshot_made made;
+    pd_status status = pd_snapshot_write(catalog, folder, &made, err);
+    if (status) return status;
+    if (MAKE_BODY(reply, snapshot, SNAPSHOT, snapshot_reply)) return no_memory(err);
+    reply->snapshot->sequence = made.sequence;
+    reply->snapshot->bytes = made.bytes;
+    reply->snapshot->tables = made.tables;
+    reply->snapshot->seconds = made.seconds;
+    return set_text(&reply->snapshot->folder, folder, err);
+}
+
 /* ------------------------------------------------------------------------------------------------- dispatch --- */
 
 pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_t *reply, pd_error *err)
@@ -495,6 +533,14 @@ pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_
                          err);
     case PADOS__V1__REQUEST__BODY_ROLLBACK:
         return queue_job(catalog, PD_JOB_ROLLBACK, request->rollback->table, 0, reply, err);
+    case PADOS__V1__REQUEST__BODY_REBUILD:
+        return queue_job(catalog, PD_JOB_REBUILD, request->rebuild->table, 0, reply, err);
+    case PADOS__V1__REQUEST__BODY_ERASE:
+        return pd_erase_ask(catalog, (request_t *)request, reply, err);
+    case PADOS__V1__REQUEST__BODY_ERASURE_LIST:
+        return pd_erase_list(catalog, request->erasure_list->pending, reply, err);
+    case PADOS__V1__REQUEST__BODY_EXPORT:
+        return export_row(catalog, request->export, reply, err);
     case PADOS__V1__REQUEST__BODY_COMPARE:
         return compare(catalog, request->compare, reply, err);
     case PADOS__V1__REQUEST__BODY_PROFILE_PUT:
@@ -503,6 +549,8 @@ pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_
         return profile_list(catalog, reply, err);
     case PADOS__V1__REQUEST__BODY_PROFILE_GET:
         return profile_get(catalog, request->profile_get, reply, err);
+    case PADOS__V1__REQUEST__BODY_SNAPSHOT:
+        return snapshot(catalog, request->snapshot->folder, reply, err);
     case PADOS__V1__REQUEST__BODY_STATS:
         return stats(catalog, reply, err);
     default:

@@ -16,8 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "erase.h"
 #include "log.h"
 #include "publish.h"
+#include "writer.h"
 
 uint64_t pd_first_number(void)
 {
@@ -40,6 +42,8 @@ pd_box *pd_box_make(pd_catalog *catalog, const char *table, pd_version *version,
     box->served.resident = resident;
     box->refs = 1;
     box->catalog = catalog;
+    box->followed = box->served.info->sequence;
+    box->source = pd_box_source(box);
     pthread_mutex_lock(&catalog->mutex);
     catalog->boxes++;
     pthread_mutex_unlock(&catalog->mutex);
@@ -56,8 +60,8 @@ static void box_free(pd_box *box)
 void pd_box_bytes(const pd_box *box, uint64_t *device, uint64_t *host)
 {
     if (!box) return;
-    const pd_version_info *info = box->served.info;
-    pd_index_spec spec = {.shape = info->shape, .npages = info->npages, .name = box->table};
+    const pd_index *index = pd_resident_index(box->served.resident);
+    pd_index_spec spec = {.shape = index->shape, .npages = index->npages, .name = box->table};
     *device += pd_index_bytes(&spec);
     *host += pd_resident_host_bytes(box->served.resident);
 }
@@ -88,6 +92,7 @@ void pd_catalog_bury(pd_catalog *catalog)
 static void catalog_free(pd_catalog *catalog)
 {
     pthread_mutex_destroy(&catalog->comparing);
+    pthread_mutex_destroy(&catalog->files);
     pthread_mutex_destroy(&catalog->mutex);
     pthread_cond_destroy(&catalog->changed);
     free(catalog);
@@ -218,6 +223,21 @@ pd_status pd_catalog_hold(pd_catalog *catalog, const char *name, pd_served **out
     return status;
 }
 
+const pd_live_source *pd_served_source(const pd_served *served)
+{
+    return &((const pd_box *)served)->source;
+}
+
+void pd_catalog_listen(pd_catalog *catalog, struct pd_recall_book *book)
+{
+    atomic_store(&catalog->recalled, book);
+}
+
+struct pd_writer *pd_catalog_writer(pd_catalog *catalog)
+{
+    return catalog->writer;
+}
+
 int pd_catalog_ready(const pd_catalog *catalog_, char *why, size_t room)
 {
     pd_catalog *catalog = (pd_catalog *)catalog_; /* only its mutex is written */
@@ -282,6 +302,7 @@ static pd_status make_locks(pd_catalog *catalog, pd_error *err)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "cannot make a condition variable: %s", strerror(bad));
     pthread_mutex_init(&catalog->mutex, NULL);
     pthread_mutex_init(&catalog->comparing, NULL);
+    pthread_mutex_init(&catalog->files, NULL);
     pthread_mutex_init(&catalog->profiles.writing, NULL);
     return PD_OK;
 }
@@ -295,13 +316,39 @@ pd_status pd_catalog_idle_device(const pd_catalog *catalog, pd_device **out, pd_
     return status ? pd_prefix(err, "the builder's device") : PD_OK;
 }
 
+static pd_status open_changes(pd_catalog *catalog, pd_error *err)
+{
+    char folder[PD_PATH_ROOM];
+    pd_status status = pd_path_join(folder, catalog->root, "changes", err);
+    pd_changes_options options = {.folder = folder,
+                                  .map_bytes = catalog->config->changes_bytes,
+                                  .durability = (pd_durability)catalog->config->changes_durability};
+    return status ? status : pd_changes_open(&options, &catalog->changes, err);
+}
+
+/* What is written from now on must come after whatever a version holds: it would not be applied to it at the next start. */
+static void pass_versions(pd_catalog *catalog)
+{
+    uint64_t last = pd_changes_last(catalog->changes), most = last;
+    for (uint32_t i = 0; i < catalog->tables.count; i++) {
+        const pd_table *table = catalog->tables.at[i];
+        for (uint32_t v = 0; v < table->nversions; v++)
+            if (table->versions[v].sequence > most) most = table->versions[v].sequence;
+    }
+    if (most == last) return;
+    pd_log(PD_LOG_WARNING,
+           "the log of changes ends at %llu, versions hold changes up to %llu: the end of the log is lost",
+           (unsigned long long)last, (unsigned long long)most);
+    pd_changes_pass(catalog->changes, most);
+}
+
 pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executor *executor, pd_catalog **out,
                           pd_error *err)
 {
     *out = NULL;
     pd_catalog *catalog = calloc(1, sizeof *catalog);
     if (!catalog) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the catalog");
-    catalog->config = config;
+    atomic_store(&catalog->config, config);
     catalog->device = device;
     catalog->executor = executor;
     catalog->lock = -1;
@@ -318,9 +365,13 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
     status = pd_pushes_clean(catalog, err);
     if (!status) status = pd_tables_scan(catalog, err);
     if (!status) status = pd_profiles_open(catalog, err);
+    if (!status) status = open_changes(catalog, err);
     if (status) goto err_after_builder;
+    pass_versions(catalog);
     pd_publish_restore(catalog);
-    status = pd_jobs_start(catalog, err);
+    status = pd_writer_open(catalog, &catalog->writer, err);
+    if (!status) status = pd_erase_start(catalog, err);
+    if (!status) status = pd_jobs_start(catalog, err);
     if (status) goto err_after_builder;
     *out = catalog;
     return PD_OK;
@@ -335,11 +386,17 @@ err_after_locks:
     return status;
 }
 
+void pd_catalog_configure(pd_catalog *catalog, const pd_config *config)
+{
+    atomic_store(&catalog->config, config);
+}
+
 void pd_catalog_close(pd_catalog *catalog)
 {
     if (!catalog) return;
     atomic_store(&catalog->stopping, 1);
     pd_jobs_stop(catalog);
+    pd_writer_stop(catalog->writer);
     pd_pushes_free(catalog);
     for (uint32_t i = 0; i < catalog->tables.count; i++) {
         pd_table *table = catalog->tables.at[i];
@@ -364,6 +421,8 @@ void pd_catalog_close(pd_catalog *catalog)
     pd_jobs_free(catalog);
     pthread_mutex_unlock(&catalog->mutex);
     if (held) pd_log(PD_LOG_WARNING, "%u table versions are still held while the catalog closes", held);
+    pd_writer_close(catalog->writer);
+    pd_changes_close(catalog->changes);
     pd_device_close(catalog->builder);
     close(catalog->lock);
     pthread_mutex_destroy(&catalog->profiles.writing);

@@ -5,6 +5,7 @@
  *     tables/NAME/v00000007/           a version (ingest/version.h); v00000007.tmp/ is one being built: removed at start
  *     profiles/NAME/v00000003.conf     profiles as pushed; the newest serves
  *     push/NUMBER/                     uploads in progress; removed at start
+ *     changes/                         what came after the versions (changes.h)
  *
  * A pd_served is one version made resident, immutable and reference counted: whoever holds one may read it while newer
  * versions are switched in. Only the executor may search it.
@@ -16,6 +17,7 @@
 
 #include "config.h"
 #include "executor.h"
+#include "live.h"
 #include "profile.h"
 #include "resident.h"
 #include "status.h"
@@ -37,12 +39,26 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
                           pd_error *err);
 /* Stops the builder (a running build is cancelled) and frees everything. */
 void pd_catalog_close(pd_catalog *catalog);
+/* From now on this configuration, which outlives the catalog. */
+void pd_catalog_configure(pd_catalog *catalog, const pd_config *config);
 int pd_catalog_ready(const pd_catalog *catalog, char *why, size_t room); /* 0: not yet, and why */
 
 /* "products" (serving) or "products@7" (serving or staged, resident). NOT_FOUND: no such table or version;
  * FAILED_PRECONDITION: nothing is published, or the version is on disk only; UNAVAILABLE: being swapped (policy drain). */
 pd_status pd_catalog_hold(pd_catalog *catalog, const char *name, pd_served **out, pd_error *err);
 void pd_catalog_release(pd_served *served);
+
+/* How exact searches and exports find the rows of a held version that came with changes. */
+const pd_live_source *pd_served_source(const pd_served *served);
+
+/* What a search that must see a change waits for; see writer.h. */
+struct pd_writer;
+struct pd_writer *pd_catalog_writer(pd_catalog *catalog);
+
+/* Where it is told whether promises of recall are kept; a table that breaks its own is rebuilt once it has changed. Outlives the
+ * catalog. */
+struct pd_recall_book;
+void pd_catalog_listen(pd_catalog *catalog, struct pd_recall_book *book);
 
 /* The newest version of a profile; held, see pd_profile_release. NOT_FOUND. */
 pd_status pd_catalog_profile(pd_catalog *catalog, const char *name, pd_profile **out, pd_error *err);

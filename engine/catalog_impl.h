@@ -1,6 +1,7 @@
 /* The catalog's insides, shared by its files: catalog.c (life cycle, hold and release), tables.c (what is known of each
  * table), push.c (uploads), jobs.c (the builder's queue), incoming.c (a push becomes a version), publish.c (load, switch,
- * roll back), sample.c (queries to measure with), compare.c, profiles.c, admin.c (the wire).
+ * roll back), sample.c (queries to measure with), compare.c, profiles.c, admin.c (the wire); batch.c, writer.c and follow.c (changes
+ * after a version was built), rebuild.c and upkeep.c (new versions out of them); snapshot_write.c (a copy of it all).
  *
  * One mutex guards everything that changes here, and is held for the length of a look-up or of a pointer's switch, never
  * over file input or output, building or loading. Residents are opened and closed by the builder alone (and by the thread
@@ -15,9 +16,11 @@
 #include <stdatomic.h>
 
 #include "catalog.h"
+#include "changes.h"
 #include "clock.h"
 #include "files.h"
 #include "jobs.h"
+#include "live.h"
 #include "profiles.h"
 #include "push.h"
 #include "tables.h"
@@ -31,12 +34,15 @@ typedef struct pd_box {
     char table[PD_MAX_NAME + 1];
     uint32_t refs; /* under the catalog's mutex */
     pd_catalog *catalog;
+    /* The last change that was looked at for it, until it serves (then the writer sees to that). Whoever brings it in. */
+    uint64_t followed;
+    pd_live_source source;
     struct pd_box *next; /* of the dead */
 } pd_box;
 
 struct pd_catalog {
-    const pd_config *config;
-    pd_device *device; /* the executor's: residents live there */
+    _Atomic(const pd_config *) config; /* see pd_catalog_configure */
+    pd_device *device;                 /* the executor's: residents live there */
     pd_executor *executor;
     pd_device *builder; /* the builder's own: assigns and scans exactly, at idle priority */
     char root[PD_ROOT_ROOM];
@@ -45,15 +51,22 @@ struct pd_catalog {
     pthread_cond_t
         changed; /* a job was added, a holder let go, an upload's writer finished; CLOCK_MONOTONIC */
     atomic_int stopping;
+    pd_changes *changes;      /* the log of what came after the versions */
+    struct pd_writer *writer; /* NULL until tables are restored */
     pd_tables tables;
     pd_pushes pushes;
     pd_jobs jobs;
     pd_profiles profiles;
+    _Atomic(struct pd_recall_book *) recalled; /* NULL: nobody measures */
+    uint64_t erase_again_ms; /* when pending erasures are looked at again; the builder's */
     pd_box *dead;
     atomic_int deaths; /* the list of the dead is not empty */
     uint32_t boxes;    /* alive or dead, not yet buried */
     int orphaned;      /* the catalog is closed; the last holder frees it */
     pthread_mutex_t comparing;
+    /* Whoever switches, removes or scrubs versions or trims the log holds this, and so does a snapshot, for as long as it takes. Taken before
+     * the mutex and before work of the writer is waited for, never on the writer's thread. */
+    pthread_mutex_t files;
 };
 
 /* What follows is catalog.c's, for the other files. */
@@ -64,6 +77,8 @@ static inline pd_box *pd_box_of(pd_served *served)
 {
     return (pd_box *)served;
 }
+/* How the box's rows that came with changes are found (follow.c). */
+pd_live_source pd_box_source(pd_box *box);
 /* Adds what a resident version takes; box may be NULL. With the mutex held. */
 void pd_box_bytes(const pd_box *box, uint64_t *device, uint64_t *host);
 /* Closes the residents that nobody holds any more. Builder only, without the mutex. */

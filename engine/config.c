@@ -36,15 +36,21 @@ static uint32_t read_u32(pd_conf *conf, const char *key, uint32_t fallback, uint
     return (uint32_t)pd_conf_int(conf, pd_conf_root(conf), key, fallback, low, high);
 }
 
+/* The place of the value under key among names, NULL-terminated; list: the names in words. */
+static int read_choice(pd_conf *conf, pd_setting *in, const char *key, const char *const *names,
+                       const char *list, int fallback)
+{
+    const char *name = pd_conf_string(conf, in, key, names[fallback]);
+    for (int i = 0; name && names[i]; i++)
+        if (!strcmp(name, names[i])) return i;
+    pd_conf_fail(conf, in, "%s must be %s, not \"%s\"", key, list, name ? name : "");
+    return fallback;
+}
+
 static int read_level(pd_conf *conf)
 {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
-    const char *name = pd_conf_string(conf, pd_conf_root(conf), "log_level", "info");
-    for (int i = 0; name && i < 4; i++)
-        if (!strcmp(name, names[i])) return i;
-    pd_conf_fail(conf, pd_conf_root(conf), "log_level must be error, warning, info or debug, not \"%s\"",
-                 name ? name : "");
-    return 2;
+    static const char *const names[] = {"error", "warning", "info", "debug", NULL};
+    return read_choice(conf, pd_conf_root(conf), "log_level", names, "error, warning, info or debug", 2);
 }
 
 static void read_device(pd_conf *conf, pd_config *c, int *lost)
@@ -89,6 +95,29 @@ static void read_limits(pd_conf *conf, pd_config *c)
                      c->queue_queries, c->max_queries);
 }
 
+#define INTERVAL_MS 50
+#define CHANGES_MIB 16384.0
+
+static void read_changes(pd_conf *conf, pd_config *c)
+{
+    static const char *const durabilities[] = {"sync", "interval", "none", NULL};
+    pd_setting *root = pd_conf_root(conf), *group = pd_conf_group(conf, root, "changes");
+    double mib = CHANGES_MIB;
+    c->changes_interval_ms = INTERVAL_MS;
+    if (group) {
+        c->changes_durability =
+            read_choice(conf, group, "durability", durabilities, "sync, interval or none", 0);
+        c->changes_interval_ms = (uint32_t)pd_conf_int(conf, group, "interval_ms", INTERVAL_MS, 1, 60000);
+        mib = pd_conf_float(conf, group, "max_mib", CHANGES_MIB, 1, 64.0 * MIB);
+    }
+    c->changes_bytes = (uint64_t)(mib * MIB);
+    c->spare_percent = read_u32(conf, "spare_percent", 10, 0, 1000);
+    c->rebuild_percent = read_u32(conf, "rebuild_percent", 20, 0, 1000);
+    c->writer_threads = read_u32(conf, "writer_threads", 1, 1, 1024);
+    c->erase_ms = (uint64_t)(pd_conf_float(conf, root, "erase_hours", 72, 0, 87600) * 3600e3);
+    c->recall_sample = pd_conf_float(conf, root, "recall_sample", 0.001, 0, 1);
+}
+
 pd_status pd_config_load(const char *path, const char *const *sets, size_t nsets, pd_config **out,
                          pd_error *err)
 {
@@ -114,6 +143,7 @@ pd_status pd_config_load(const char *path, const char *const *sets, size_t nsets
     read_listener(conf, "http", "http://127.0.0.1:7463", &c->http, &lost);
     read_device(conf, c, &lost);
     read_limits(conf, c);
+    read_changes(conf, c);
     c->log_level = read_level(conf);
     status = pd_conf_finish(conf, err);
     if (!status && lost) status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the configuration");

@@ -16,6 +16,9 @@ typedef struct pd_listener_config {
     int insecure;     /* a public address without TLS and token is allowed */
 } pd_listener_config;
 
+/* Nothing in it changes once it is read. A reload makes another one and hands it to whoever reads it while serving (server->config,
+ * catalog->config); the one before stays valid until the end, so that a pointer taken from there may be used for the length of a
+ * request, and is taken anew for the next. */
 typedef struct pd_config {
     char *data_folder;
     pd_listener_config data, admin, http;
@@ -40,7 +43,15 @@ typedef struct pd_config {
     uint32_t keep;          /* versions kept besides the serving one, where the schema does not say */
     uint32_t calibration_queries;
     uint64_t max_push_bytes;
-    int log_level; /* 0 error, 1 warning, 2 info, 3 debug */
+    int changes_durability; /* 0 sync, 1 interval, 2 none: pd_durability */
+    uint32_t changes_interval_ms;
+    uint64_t changes_bytes;   /* bound of the log of changes on the disk */
+    uint32_t spare_percent;   /* pages that a table gets beyond its version's, of those */
+    uint32_t rebuild_percent; /* changed rows that start a rebuild, of all; 0: never */
+    uint32_t writer_threads;
+    uint64_t erase_ms;    /* deadline of an erasure */
+    double recall_sample; /* share of live queries that are repeated exactly, 0 .. 1 */
+    int log_level;        /* 0 error, 1 warning, 2 info, 3 debug */
 } pd_config;
 
 /* path NULL: defaults only. sets: the --set assignments. Freed with pd_config_free. Errors name file, line and key. */
@@ -51,5 +62,8 @@ void pd_config_free(pd_config *config);
 /* A listener that is not loopback or ipc needs TLS and a token file, or insecure = true; certificate, key and token files
  * must be there and readable (nng would start happily and fail every client). Names the setting that would allow it. */
 pd_status pd_config_check(const pd_config *config, pd_error *err);
+
+/* FAILED_PRECONDITION naming every key that differs and cannot change while serving. What can is in configs/padosd.conf. */
+pd_status pd_config_change(const pd_config *now, const pd_config *next, pd_error *err);
 
 #endif

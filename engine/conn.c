@@ -14,7 +14,6 @@
  */
 #include "conn.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,7 +199,7 @@ static const char *make_room(pd_conn *conn)
     for (int i = 0; i < 8; i++)
         length = length << 8 | at[i];
     if (length < 4) return "what it sends is no request";
-    if (length > net->options.max_message + PD_MAX_HEADER) return "a message over max_message";
+    if (length > net->max_message + PD_MAX_HEADER) return "a message over max_message";
     pthread_mutex_lock(&net->lock);
     int fits = length <= PD_INCOMING_BYTES - net->incoming;
     if (fits) net->incoming += length;
@@ -271,7 +270,7 @@ static void on_message(pd_conn *conn)
         return;
     }
     pd_count(&net->options.metrics->bytes_in[net->options.port], call->length);
-    if (conn->in_flight < 2u * net->options.pipe_requests)
+    if (conn->in_flight < 2u * net->pipe_requests)
         read_prefix(conn);
     else
         conn->reading = READ_PAUSED; /* until replies were sent: see sent_reply() */
@@ -329,7 +328,7 @@ static void send_more(pd_conn *conn)
                                  .iov_len = conn->replies->reply_length - past};
     }
     conn->sending = 1;
-    nng_aio_set_timeout(conn->tx, (nng_duration)conn->net->options.send_timeout_ms);
+    nng_aio_set_timeout(conn->tx, (nng_duration)conn->net->send_timeout_ms);
     nng_aio_set_iov(conn->tx, n, iov);
     nng_stream_send(conn->stream, conn->tx);
 }
@@ -357,8 +356,7 @@ static void sent_reply(pd_conn *conn)
     conn->replies = call->next;
     if (!conn->replies) conn->last_reply = &conn->replies;
     end_call(conn, call);
-    if (conn->reading == READ_PAUSED && conn->in_flight <= conn->net->options.pipe_requests)
-        read_prefix(conn);
+    if (conn->reading == READ_PAUSED && conn->in_flight <= conn->net->pipe_requests) read_prefix(conn);
 }
 
 static void on_sent(void *context)

@@ -3,6 +3,7 @@
 #define PD_CONN_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include <nng/nng.h>
 
@@ -19,6 +20,8 @@ typedef struct pd_conn pd_conn;
 
 struct pd_net {
     pd_net_options options;
+    atomic_uint_fast64_t max_message; /* these three from the configuration */
+    atomic_uint send_timeout_ms, pipe_requests;
     nng_stream_listener *listener;
     nng_aio *accept;
     int ipc;

@@ -2,6 +2,7 @@
 #ifndef PD_EXACT_H
 #define PD_EXACT_H
 
+#include "catalog.h"
 #include "executor.h"
 #include "status.h"
 
@@ -13,6 +14,10 @@ pd_status pd_exact_open(const pd_config *config, pd_executor *executor, uint32_t
                         pd_error *err);
 /* Answers the search's waiting queries from the source rows, then resumes it; resumes it with the error otherwise. */
 void pd_exact_add(pd_exact_worker *worker, struct pd_search *search);
+/* Exact answers that nobody waits for, on the caller's time: blocks until they are there. CANCELLED when stop says so, a search
+ * waits for the worker, or it closes; answers are then nothing. RESOURCE_EXHAUSTED, UNAVAILABLE: as pd_workers_add. */
+pd_status pd_exact_pass(pd_exact_worker *worker, const pd_served *served, const pd_query *queries, uint32_t n,
+                        pd_answer *answers, int (*stop)(void *context), void *context, pd_error *err);
 /* Breaks off what runs with CANCELLED, ends what waits, joins. NULL is allowed. */
 void pd_exact_close(pd_exact_worker *worker);
 

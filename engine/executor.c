@@ -15,6 +15,7 @@
 #include "executor.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,25 +40,39 @@ typedef struct share {
     uint32_t first, n;
 } share;
 
+/* Work of another thread, which waits for it. */
+typedef struct call {
+    pd_executor_work fn;
+    void *argument;
+    pd_status status;
+    pd_error *err;
+    int over;
+    struct call *next;
+} call;
+
 struct pd_executor {
     pthread_mutex_t lock;
-    pthread_cond_t more;
+    pthread_cond_t more, called; /* called: a call is over */
+    call *calls, **calls_last;
     pd_task *inbox, **inbox_last;
     uint32_t requests, queries, waiting_background, parked;
     int stopping, lost, finished, sweep;
     uint64_t stop_at;
     char why[200];
     uint64_t slices, background_slices, expired;
-    /* From the configuration. */
-    uint32_t max_requests, max_queries, batch_queries;
-    uint64_t wait_ns, slice_ns, stop_ns;
+    /* From the configuration; the atomic ones are read without the lock. */
+    uint32_t max_requests, max_queries;
+    uint64_t stop_ns;
+    atomic_uint batch_queries;
+    atomic_uint_fast64_t wait_ns, slice_ns;
+    uint32_t room_requests, room_batch; /* that heap and slice_queries hold */
     void (*observe)(void *context, uint32_t queries, int background);
     void *observe_context;
     pthread_t thread;
     int started;
     /* The executor thread's own. */
     pd_task **heap;
-    uint32_t nheap, room;
+    uint32_t nheap;
     pd_task *background, **background_last;
     uint32_t since_background;
     uint64_t sequence;
@@ -399,6 +414,7 @@ static int wait_for_work(pd_executor *e)
 {
     for (;;) {
         take_inbox(e);
+        if (e->calls) return 1;
         if (e->stopping) {
             if (pd_now_ns() >= e->stop_at) return 0;
             if (!e->nheap && !e->background && !e->parked) return 0;
@@ -449,11 +465,30 @@ static void refuse_all(pd_executor *e, pd_status status, pd_status background, c
     refuse_background(e, background, why);
 }
 
+/* With the lock held, which is let go of meanwhile. */
+static void run_calls(pd_executor *e)
+{
+    while (e->calls) {
+        call *c = e->calls;
+        e->calls = c->next;
+        if (!e->calls) e->calls_last = &e->calls;
+        int lost = e->lost;
+        pthread_mutex_unlock(&e->lock);
+        c->status = lost ? pd_fail(c->err, PD_UNAVAILABLE, "the device is lost: %s", e->why)
+                         : c->fn(c->argument, c->err);
+        if (c->status == PD_UNAVAILABLE && !lost) lose_device(e, c->err);
+        pthread_mutex_lock(&e->lock);
+        c->over = 1;
+        pthread_cond_broadcast(&e->called);
+    }
+}
+
 static void *serve(void *context)
 {
     pd_executor *e = context;
     pthread_mutex_lock(&e->lock);
     while (wait_for_work(e)) {
+        run_calls(e);
         int lost = e->lost, stopping = e->stopping, sweeping = e->sweep;
         e->sweep = 0;
         pthread_mutex_unlock(&e->lock);
@@ -468,6 +503,7 @@ static void *serve(void *context)
             run_batch(e);
         pthread_mutex_lock(&e->lock);
     }
+    run_calls(e);
     e->finished = 1;
     take_inbox(e);
     pthread_mutex_unlock(&e->lock);
@@ -477,28 +513,53 @@ static void *serve(void *context)
 
 /* ----------------------------------------------------------------------------------------------------- calls --- */
 
+static void take_over(pd_executor *e, const pd_config *config)
+{
+    e->max_requests = config->queue_requests;
+    e->max_queries = config->queue_queries;
+    e->stop_ns = config->stop_ms * 1000000ull;
+    atomic_store(&e->batch_queries, config->batch_queries);
+    atomic_store(&e->wait_ns, config->batch_wait_us * 1000ull);
+    atomic_store(&e->slice_ns, config->slice_us * 1000ull);
+}
+
+pd_status pd_executor_configure(pd_executor *e, const pd_config *config, pd_error *err)
+{
+    if (config->queue_requests > e->room_requests)
+        return pd_fail(err, PD_FAILED_PRECONDITION,
+                       "queue_requests is %u, over the %u that were reserved at start: restart for it",
+                       config->queue_requests, e->room_requests);
+    if (config->batch_queries > e->room_batch)
+        return pd_fail(err, PD_FAILED_PRECONDITION,
+                       "batch_queries is %u, over the %u that were reserved at start: restart for it",
+                       config->batch_queries, e->room_batch);
+    pthread_mutex_lock(&e->lock);
+    take_over(e, config);
+    pthread_mutex_unlock(&e->lock);
+    return PD_OK;
+}
+
 pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_executor **out, pd_error *err)
 {
     (void)device; /* indexes know theirs */
     pd_executor *e = calloc(1, sizeof *e);
     if (!e) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the executor");
-    e->max_requests = config->queue_requests;
-    e->max_queries = config->queue_queries;
-    e->batch_queries = config->batch_queries;
-    e->wait_ns = config->batch_wait_us * 1000ull;
-    e->slice_ns = config->slice_us * 1000ull;
-    e->stop_ns = config->stop_ms * 1000000ull;
+    e->room_requests = config->queue_requests;
+    e->room_batch = config->batch_queries;
+    take_over(e, config);
     e->inbox_last = &e->inbox;
     e->background_last = &e->background;
+    e->calls_last = &e->calls;
     pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->called, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&e->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    e->heap = calloc(e->max_requests, sizeof e->heap[0]);
-    e->slice_queries = calloc(e->batch_queries, sizeof e->slice_queries[0]);
-    e->slice_answers = calloc(e->batch_queries, sizeof e->slice_answers[0]);
+    e->heap = calloc(e->room_requests, sizeof e->heap[0]);
+    e->slice_queries = calloc(e->room_batch, sizeof e->slice_queries[0]);
+    e->slice_answers = calloc(e->room_batch, sizeof e->slice_answers[0]);
     pd_status status = PD_OK;
     if (!e->heap || !e->slice_queries || !e->slice_answers)
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a queue of %u requests", e->max_requests);
@@ -549,7 +610,7 @@ pd_status pd_executor_submit(pd_executor *e, pd_task *task, pd_error *err)
     } else if (e->requests >= e->max_requests) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED,
                          "the search queue is full: %u requests wait (queue_requests)", e->max_requests);
-    } else if (task->queries > e->max_queries - e->queries) {
+    } else if (e->queries >= e->max_queries || task->queries > e->max_queries - e->queries) {
         status = pd_fail(err, PD_RESOURCE_EXHAUSTED,
                          "the search queue is full: %u queries wait and %u more would pass its bound of %u "
                          "(queue_queries)",
@@ -578,6 +639,24 @@ void pd_executor_resume(pd_executor *e, pd_task *task, pd_status status, const p
         failed = &err;
     }
     if (status) finish(e, task, status, failed);
+}
+
+pd_status pd_executor_call(pd_executor *e, pd_executor_work fn, void *argument, pd_error *err)
+{
+    pd_error own;
+    call c = {.fn = fn, .argument = argument, .err = err ? err : &own};
+    pthread_mutex_lock(&e->lock);
+    if (e->finished) {
+        c.status = pd_fail(c.err, PD_CANCELLED, "stopping");
+    } else {
+        *e->calls_last = &c;
+        e->calls_last = &c.next;
+        pthread_cond_signal(&e->more);
+        while (!c.over)
+            pthread_cond_wait(&e->called, &e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return c.status;
 }
 
 void pd_executor_sweep(pd_executor *e)
@@ -621,6 +700,7 @@ void pd_executor_close(pd_executor *e)
     if (!e) return;
     pd_executor_stop(e);
     pthread_cond_destroy(&e->more);
+    pthread_cond_destroy(&e->called);
     pthread_mutex_destroy(&e->lock);
     free(e->heap);
     free(e->slice_queries);

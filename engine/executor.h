@@ -70,6 +70,13 @@ void pd_executor_resume(pd_executor *executor, pd_task *task, pd_status status, 
 /* Ends the waiting tasks that nobody wants any more, soon; without it that is seen when each is taken. */
 void pd_executor_sweep(pd_executor *executor);
 
+/* Runs fn on the executor's thread between two slices, before any search that waits, and waits for it: how others change or
+ * read what only the executor may touch. Short: searches wait for it. Not from the executor's own thread. Returns what fn
+ * returns; UNAVAILABLE when the device is lost (fn is not called), or by fn, and then the device is lost; CANCELLED: the executor has
+ * ended (fn is not called). Calls are run in the order in which they came. */
+typedef pd_status (*pd_executor_work)(void *argument, pd_error *err);
+pd_status pd_executor_call(pd_executor *executor, pd_executor_work fn, void *argument, pd_error *err);
+
 typedef struct pd_executor_stats {
     uint32_t requests, queries; /* admitted and not done */
     uint32_t background;
@@ -91,6 +98,9 @@ pd_status pd_executor_background_index(pd_executor *executor, pd_index *index, c
 
 /* Starts the thread. The device is the executor's until close. */
 pd_status pd_executor_open(const pd_config *config, pd_device *device, pd_executor **out, pd_error *err);
+/* Takes over queue_requests, queue_queries, batch_queries, batch_wait_us, slice_us and stop_ms; what waits stays. FAILED_PRECONDITION
+ * naming the key whose memory was not reserved at start; nothing is taken over then. Any thread. */
+pd_status pd_executor_configure(pd_executor *executor, const pd_config *config, pd_error *err);
 /* Finishes what is queued (at most stop_ms), refuses the rest with UNAVAILABLE, joins the thread. */
 void pd_executor_close(pd_executor *executor);
 

@@ -62,7 +62,7 @@ static void write_members(const pd_attribute *attribute, const uint8_t *planes, 
         if (!(planes[m / 8] >> m % 8 & 1)) continue;
         if (used) used = append(text, room, used, "|");
         snprintf(number, sizeof number, "#%u", m);
-        used = append(text, room, used, m < attribute->nvalues ? attribute->values[m] : number);
+        used = append(text, room, used, m < pd_attribute_values(attribute) ? attribute->values[m] : number);
     }
 }
 
@@ -76,7 +76,8 @@ void pd_attribute_text(const pd_attribute *attribute, const uint8_t *bytes, cons
     case PD_CATEGORY: {
         uint32_t value = bytes[attribute->byte_column];
         snprintf(number, sizeof number, "#%u", value); /* newer than this dictionary */
-        if (value) append(text, room, 0, value < attribute->nvalues ? attribute->values[value] : number);
+        if (value)
+            append(text, room, 0, value < pd_attribute_values(attribute) ? attribute->values[value] : number);
         break;
     }
     case PD_NUMBER: {

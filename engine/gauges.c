@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "catalog_impl.h"
+#include "erase.h"
+#include "writer.h"
 
 /* Values are taken down under the mutex and told without it: visit may do what it likes. */
 typedef struct gauge {
@@ -42,7 +44,7 @@ static void add_state(gauges *g, const char *name, const char *table, const char
         snprintf(next->labels, sizeof next->labels, "state=\"%s\"", state);
 }
 
-#define TABLE_GAUGES 10u
+#define TABLE_GAUGES 13u
 
 static void tell_table(gauges *g, const pd_table *table)
 {
@@ -54,8 +56,12 @@ static void tell_table(gauges *g, const pd_table *table)
     }
     pd_box_bytes(table->serving, &device, &host);
     pd_box_bytes(table->staged, &device, &host);
-    add_table(g, "pados_table_rows", table->name,
-              table->serving ? (double)table->serving->served.info->rows : 0);
+    pd_live_stats live = {0};
+    if (table->serving) pd_resident_live(table->serving->served.resident, &live);
+    add_table(g, "pados_table_rows", table->name, (double)live.rows);
+    add_table(g, "pados_table_changed_rows", table->name, (double)live.changed);
+    add_table(g, "pados_table_sequence", table->name, (double)live.applied);
+    add_table(g, "pados_table_spare_pages", table->name, live.pages_free);
     add_table(g, "pados_table_version", table->name,
               table->serving ? (double)table->serving->served.number : 0);
     add_table(g, "pados_table_device_bytes", table->name, (double)device);
@@ -82,6 +88,30 @@ static void tell_work(gauges *g, const pd_catalog *catalog)
     add(g, "pados_tables", catalog->tables.count);
 }
 
+static void tell_changes(gauges *g, pd_catalog *catalog)
+{
+    pd_changes_stats log;
+    pd_writer_stats writer;
+    pd_erase_stats erasures;
+    pd_changes_stats_of(catalog->changes, &log);
+    pd_erase_stats_of(catalog, &erasures);
+    add(g, "pados_changes_sequence", (double)log.last);
+    add(g, "pados_changes_records", (double)log.records);
+    add(g, "pados_changes_used_bytes", (double)log.used_bytes);
+    add(g, "pados_changes_max_bytes", (double)log.map_bytes);
+    add(g, "pados_changes_commits", (double)log.commits);
+    add(g, "pados_changes_failures", (double)log.failures);
+    add(g, "pados_changes_failing", log.failing);
+    add(g, "pados_erasures_pending", (double)erasures.pending);
+    add(g, "pados_erasures_overdue", (double)erasures.overdue);
+    if (!catalog->writer) return;
+    pd_writer_stats_of(catalog->writer, &writer);
+    add(g, "pados_writes_waiting", writer.waiting);
+    add(g, "pados_write_groups", (double)writer.groups);
+    add(g, "pados_write_batches", (double)writer.batches);
+    add(g, "pados_writes_refused", (double)writer.refused);
+}
+
 static int by_name(const void *left, const void *right)
 {
     const gauge *l = left, *r = right;
@@ -96,13 +126,14 @@ void pd_catalog_gauges(pd_catalog *catalog,
     pd_device_info device;
     pd_device_info_of(catalog->device, &device);
     pthread_mutex_lock(&catalog->mutex);
-    gauges g = {.room = catalog->tables.count * TABLE_GAUGES + 16};
+    gauges g = {.room = catalog->tables.count * TABLE_GAUGES + 32};
     g.at = calloc(g.room, sizeof *g.at);
     for (uint32_t i = 0; g.at && i < catalog->tables.count; i++)
         tell_table(&g, catalog->tables.at[i]);
     if (g.at) tell_work(&g, catalog);
     pthread_mutex_unlock(&catalog->mutex);
     if (!g.at) return;
+    tell_changes(&g, catalog);
     add(&g, "pados_device_bytes", (double)device.memory);
     add(&g, "pados_device_used_bytes", (double)device.used);
     /* One metric's lines stand together, as Prometheus wants them. */

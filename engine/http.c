@@ -17,7 +17,7 @@
 #define WAITING 32u
 
 struct pd_http {
-    const pd_tokens *tokens;
+    pd_tokens *tokens;
     pd_http_source source;
     nng_http_server *server;
     pd_workers *workers;
@@ -161,8 +161,8 @@ static void name_port(pd_http *http, const nng_url *url)
     if (port) snprintf(http->url, sizeof http->url, "%s://%s:%u", url->u_scheme, url->u_hostname, port);
 }
 
-pd_status pd_http_open(const pd_listener_config *listener, const pd_tokens *tokens,
-                       const pd_http_source *source, pd_http **out, pd_error *err)
+pd_status pd_http_open(const pd_listener_config *listener, pd_tokens *tokens, const pd_http_source *source,
+                       pd_http **out, pd_error *err)
 {
     pd_http *http = calloc(1, sizeof *http);
     if (!http) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the HTTP server");

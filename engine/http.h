@@ -17,9 +17,9 @@ typedef struct pd_http_source {
     void (*page)(void *context, pd_text *text); /* HTML */
 } pd_http_source;
 
-/* tokens NULL: none is wanted; borrowed. UNAVAILABLE naming the URL. */
-pd_status pd_http_open(const pd_listener_config *listener, const pd_tokens *tokens,
-                       const pd_http_source *source, pd_http **out, pd_error *err);
+/* tokens are borrowed. UNAVAILABLE naming the URL. */
+pd_status pd_http_open(const pd_listener_config *listener, pd_tokens *tokens, const pd_http_source *source,
+                       pd_http **out, pd_error *err);
 const char *pd_http_url(const pd_http *http);
 void pd_http_close(pd_http *http); /* NULL is allowed */
 

@@ -155,8 +155,8 @@ pd_status pd_incoming_calibrate(pd_incoming *in, pd_job *job, const pd_sample *q
             pd_sample_source(catalog, in->table, info->schema, info->shape.dim, &other, why, sizeof why, err);
         if (!status && why[0]) pd_job_warn(catalog, job, "%s", why);
         if (!status && other)
-            status = pd_sample_version(other->version, sample_size(catalog), info->shape.metric, other->table,
-                                       &own, err);
+            status = pd_sample_served(catalog->executor, other, sample_size(catalog), info->shape.metric,
+                                      &own, err);
         if (other) pd_catalog_release(other);
         if (!status && own.count) queries = &own;
     }
@@ -235,7 +235,7 @@ static pd_status read_queries(pd_catalog *catalog, const pd_push *push, pd_metri
 }
 
 /* The table's folder, and the number the version will have. */
-static pd_status take_number(pd_catalog *catalog, pd_job *job, uint64_t *number, pd_error *err)
+pd_status pd_incoming_number(pd_catalog *catalog, pd_job *job, uint64_t *number, pd_error *err)
 {
     pthread_mutex_lock(&catalog->mutex);
     const pd_table *table = pd_table_find(catalog, job->table);
@@ -273,6 +273,7 @@ static pd_status build(pd_catalog *catalog, pd_job *job, const pd_push *push, co
             .schema = schema,
             .nlist = push->ask.nlist,
             .seed = SEED,
+            .sequence = push->sequence,
             .unlisted = &unlisted,
         };
         status = pd_build(&input, folder, catalog->builder, pd_job_progress, &context, err);
@@ -287,7 +288,7 @@ static pd_status build(pd_catalog *catalog, pd_job *job, const pd_push *push, co
 }
 
 /* The version that was built is one of the table's from now on. */
-static pd_status enlist(pd_catalog *catalog, const char *table_name, uint64_t number, pd_error *err)
+pd_status pd_incoming_enlist(pd_catalog *catalog, const char *table_name, uint64_t number, pd_error *err)
 {
     char folder[PD_PATH_ROOM];
     pd_version *version = NULL;
@@ -304,7 +305,7 @@ static pd_status enlist(pd_catalog *catalog, const char *table_name, uint64_t nu
 }
 
 /* After a failure: the version, and the table where it was to be its first. */
-static void discard(pd_catalog *catalog, const char *table_name, uint64_t number)
+void pd_incoming_discard(pd_catalog *catalog, const char *table_name, uint64_t number)
 {
     pthread_mutex_lock(&catalog->mutex);
     pd_table *table = pd_table_find(catalog, table_name);
@@ -336,8 +337,8 @@ static void set_problem(pd_catalog *catalog, const char *table_name, uint64_t nu
 }
 
 /* Load, calibrate, warm, then stage or switch. *keep: the version stays on the disk though it failed. */
-static pd_status bring_in(pd_catalog *catalog, pd_job *job, uint64_t number, const pd_sample *queries,
-                          int *keep, pd_error *err)
+pd_status pd_incoming_bring(pd_catalog *catalog, pd_job *job, uint64_t number, const pd_sample *queries,
+                            int *keep, pd_error *err)
 {
     pd_job_context context = {catalog, job};
     pd_incoming in;
@@ -374,13 +375,14 @@ pd_status pd_job_build(pd_catalog *catalog, pd_job *job, pd_error *err)
     int keep = 0;
     pd_status status = pd_incoming_schema(catalog, &push->ask, &schema, err);
     if (!status) status = read_queries(catalog, push, schema->metric, &queries, err);
-    if (!status) status = take_number(catalog, job, &number, err);
+    if (!status) status = pd_incoming_number(catalog, job, &number, err);
     if (status) goto out;
     status = build(catalog, job, push, schema, number, err);
-    if (!status) status = enlist(catalog, job->table, number, err);
-    if (!status) status = bring_in(catalog, job, number, queries.count ? &queries : NULL, &keep, err);
+    if (!status) status = pd_incoming_enlist(catalog, job->table, number, err);
+    if (!status)
+        status = pd_incoming_bring(catalog, job, number, queries.count ? &queries : NULL, &keep, err);
     if (status && !keep)
-        discard(catalog, job->table, number);
+        pd_incoming_discard(catalog, job->table, number);
     else if (status || !job->publish)
         pd_publish_prune(catalog, job->table, number); /* what is never published adds up, too */
 out:

@@ -12,14 +12,16 @@
 
 #include "catalog_impl.h"
 #include "log.h"
+#include "upkeep.h"
 
-#define TICK_MS 60000u /* how often an idle builder looks for uploads that nobody continues */
+#define TICK_MS     1000u /* how often an idle builder looks after the tables */
+#define EXPIRE_EACH 60u   /* ticks: how often it looks for uploads that nobody continues */
 
 /* From the kernel's linux/ioprio.h, which not every system has. */
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_IDLE        (3 << 13)
 
-static const char *const kind_name[] = {"push", "publish", "rollback"};
+static const char *const kind_name[] = {"push", "publish", "rollback", "rebuild", "erasure"};
 
 /* ---------------------------------------------------------------------------------------------- the queue --- */
 
@@ -73,8 +75,8 @@ pd_status pd_job_add(pd_catalog *catalog, pd_job_kind kind, const char *table, p
 int pd_job_progress(void *job_context, const char *stage, uint64_t done, uint64_t total)
 {
     /* A reader may look at the stage at any later time: only strings that stay are kept. */
-    static const char *const stages[] = {"validate", "train",     "assign", "write",
-                                         "load",     "calibrate", "warm",   "switch"};
+    static const char *const stages[] = {"validate",  "train", "assign", "write", "load",
+                                         "calibrate", "warm",  "switch", "gather"};
     pd_job_context *context = job_context;
     pd_job *job = context->job;
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
@@ -118,7 +120,7 @@ static void be_idle(void)
 /* The next job, marked as running; NULL: the catalog closes. */
 static pd_job *take_job(pd_catalog *catalog)
 {
-    for (;;) {
+    for (uint32_t tick = 0;;) {
         pd_catalog_bury(catalog);
         pd_job *job = NULL;
         struct timespec until = pd_clock_in(TICK_MS);
@@ -135,7 +137,9 @@ static pd_job *take_job(pd_catalog *catalog)
         }
         pthread_mutex_unlock(&catalog->mutex);
         if (job || stop) return job;
-        if (late) pd_push_expire(catalog);
+        if (!late) continue;
+        pd_upkeep(catalog);
+        if (++tick % EXPIRE_EACH == 0) pd_push_expire(catalog);
     }
 }
 
@@ -175,6 +179,10 @@ static void *builder(void *argument)
             status = pd_job_build(catalog, job, &err);
         else if (job->kind == PD_JOB_PUBLISH)
             status = pd_job_publish(catalog, job, &err);
+        else if (job->kind == PD_JOB_REBUILD)
+            status = pd_job_rebuild(catalog, job, &err);
+        else if (job->kind == PD_JOB_ERASE)
+            status = pd_job_erase(catalog, job, &err);
         else
             status = pd_job_rollback(catalog, job, &err);
         if (job->kind == PD_JOB_BUILD) pd_push_finish(catalog, job->push, status != PD_OK);

@@ -17,7 +17,13 @@
 #define PD_JOBS_QUEUED 32  /* waiting, at most */
 #define PD_JOBS_KEPT   256 /* remembered in all */
 
-typedef enum pd_job_kind { PD_JOB_BUILD, PD_JOB_PUBLISH, PD_JOB_ROLLBACK } pd_job_kind;
+typedef enum pd_job_kind {
+    PD_JOB_BUILD,
+    PD_JOB_PUBLISH,
+    PD_JOB_ROLLBACK,
+    PD_JOB_REBUILD,
+    PD_JOB_ERASE
+} pd_job_kind;
 typedef enum pd_job_state {
     PD_JOB_QUEUED,
     PD_JOB_RUNNING,
@@ -76,9 +82,11 @@ typedef struct pd_job_context {
 void pd_job_warn(struct pd_catalog *catalog, pd_job *job, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The work itself (incoming.c, publish.c). */
+/* The work itself (incoming.c, publish.c, rebuild.c, erase.c). */
 pd_status pd_job_build(struct pd_catalog *catalog, pd_job *job, pd_error *err);
 pd_status pd_job_publish(struct pd_catalog *catalog, pd_job *job, pd_error *err);
 pd_status pd_job_rollback(struct pd_catalog *catalog, pd_job *job, pd_error *err);
+pd_status pd_job_rebuild(struct pd_catalog *catalog, pd_job *job, pd_error *err);
+pd_status pd_job_erase(struct pd_catalog *catalog, pd_job *job, pd_error *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* padosd: arguments, signals, start and stop. */
 #include <errno.h>
+#include <inttypes.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -10,31 +11,34 @@
 
 #include "log.h"
 #include "server.h"
+#include "snapshot_folder.h"
 
 static const char usage[] =
-    "Usage: padosd [--config FILE] [--set key=value]... [--check]\n"
+    "Usage: padosd [--config FILE] [--set key=value]... [--restore FOLDER] [--check]\n"
     "\n"
     "  --config FILE    the configuration; configs/padosd.conf shows every key with its default\n"
     "  --set key=value  sets one key over the file, for instance --set "
     "data.url=\\\"tcp://127.0.0.1:9000\\\"\n"
-    "  --check          reads and checks the configuration, and exits\n"
+    "  --restore FOLDER makes the data folder from a snapshot first; one that is there is moved aside\n"
+    "  --check          reads and checks the configuration, or the snapshot, and exits\n"
     "  --version        prints the version, and exits\n"
     "  --help           prints this, and exits\n"
     "\n"
     "SIGTERM and SIGINT stop it: new requests are refused, queued ones are finished within stop_ms.\n"
+    "SIGHUP reads the configuration again, with the same --set, and takes over all of it or nothing.\n"
     "Exit status: 0 stopped as asked, 1 could not start, 2 wrong arguments or configuration.\n";
 
 #define MAX_SETS 256
 
 typedef struct arguments {
-    const char *config;
+    const char *config, *restore;
     const char *sets[MAX_SETS];
     size_t nsets;
     int check;
 } arguments;
 
-static sem_t asked_to_stop;
-static atomic_int running;
+static sem_t asked; /* something of what follows */
+static atomic_int asked_to_stop, asked_to_reload, running;
 
 /* While tables load there is nothing to finish: versions are immutable, and the lock goes with the process. */
 static void on_signal(int number)
@@ -42,17 +46,30 @@ static void on_signal(int number)
     (void)number;
     if (!atomic_load(&running)) _exit(0);
     int kept = errno;
-    sem_post(&asked_to_stop);
+    atomic_store(&asked_to_stop, 1);
+    sem_post(&asked);
+    errno = kept;
+}
+
+/* One that comes while tables load is done once they are. */
+static void on_hangup(int number)
+{
+    (void)number;
+    int kept = errno;
+    atomic_store(&asked_to_reload, 1);
+    sem_post(&asked);
     errno = kept;
 }
 
 static int catch_signals(void)
 {
-    struct sigaction stop = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction stop = {.sa_handler = on_signal}, reload = {.sa_handler = on_hangup},
+                     ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&stop.sa_mask);
-    stop.sa_flags = SA_RESTART;
-    return sem_init(&asked_to_stop, 0, 0) || sigaction(SIGTERM, &stop, NULL) ||
-           sigaction(SIGINT, &stop, NULL) || sigaction(SIGPIPE, &ignore, NULL);
+    sigemptyset(&reload.sa_mask);
+    stop.sa_flags = reload.sa_flags = SA_RESTART;
+    return sem_init(&asked, 0, 0) || sigaction(SIGTERM, &stop, NULL) || sigaction(SIGINT, &stop, NULL) ||
+           sigaction(SIGHUP, &reload, NULL) || sigaction(SIGPIPE, &ignore, NULL);
 }
 
 /* -1: go on; else the exit status. */
@@ -73,6 +90,9 @@ static int read_arguments(int argc, char **argv, arguments *out)
         } else if (!strcmp(argv[i], "--config") && value) {
             out->config = value;
             i++;
+        } else if (!strcmp(argv[i], "--restore") && value) {
+            out->restore = value;
+            i++;
         } else if (!strcmp(argv[i], "--set") && value && out->nsets < MAX_SETS) {
             out->sets[out->nsets++] = value;
             i++;
@@ -84,7 +104,43 @@ static int read_arguments(int argc, char **argv, arguments *out)
     return -1;
 }
 
-static int serve(const pd_config *config)
+/* Until SIGTERM or SIGINT. */
+static void wait_for_the_end(pd_server *server, const arguments *args)
+{
+    while (!atomic_load(&asked_to_stop)) {
+        pd_error err = {0};
+        if (sem_wait(&asked)) continue; /* interrupted */
+        if (atomic_exchange(&asked_to_reload, 0))
+            pd_server_reload(server, args->config, args->sets, args->nsets, &err);
+    }
+}
+
+/* Checks the snapshot, and makes the data folder from it unless only the check is asked for. */
+static int restore(const pd_config *config, const arguments *args)
+{
+    pd_error err = {0};
+    pd_snapshot snapshot = {0};
+    char aside[PD_PATH_ROOM] = "";
+    uint32_t carried = 0;
+    pd_status status = pd_snapshot_open(args->restore, &snapshot, &err);
+    if (!status) status = pd_snapshot_check(&snapshot, &err);
+    if (!status && !args->check) status = pd_snapshot_restore(&snapshot, config, aside, &carried, &err);
+    if (status)
+        pd_log(PD_LOG_ERROR, "nothing is restored: %s", err.message);
+    else if (args->check)
+        printf("the snapshot is whole: %zu tables, changes up to %" PRIu64 ", of %s\n",
+               json_array_size(snapshot.tables), snapshot.sequence, snapshot.taken);
+    else
+        pd_log(PD_LOG_INFO, "%s is restored from %s, of %s, with changes up to %" PRIu64, config->data_folder,
+               args->restore, snapshot.taken, snapshot.sequence);
+    if (*aside && !status) pd_log(PD_LOG_INFO, "what was there before is now %s", aside);
+    if (carried)
+        pd_log(PD_LOG_INFO, "%u erasures that came after the snapshot are carried out again", carried);
+    pd_snapshot_close(&snapshot);
+    return status ? 1 : 0;
+}
+
+static int serve(const pd_config *config, const arguments *args)
 {
     pd_error err = {0};
     pd_server *server;
@@ -100,9 +156,8 @@ static int serve(const pd_config *config)
     atomic_store(&running, 1);
     pd_server_about(server, about, sizeof about);
     pd_log(PD_LOG_INFO, "%s", about);
-    while (sem_wait(&asked_to_stop) && errno == EINTR) {
-    }
-    pd_log(PD_LOG_INFO, "stopping: what is queued is finished, within %u ms", config->stop_ms);
+    wait_for_the_end(server, args);
+    pd_log(PD_LOG_INFO, "stopping: what is queued is finished, within %u ms", pd_server_stop_ms(server));
     pd_server_close(server);
     pd_log(PD_LOG_INFO, "stopped");
     return 0;
@@ -125,10 +180,9 @@ int main(int argc, char **argv)
         return 2;
     }
     pd_log_level(config->log_level);
-    if (args.check)
-        puts("the configuration is good");
-    else
-        status = serve(config);
+    status = args.restore ? restore(config, &args) : 0;
+    if (!status && args.check && !args.restore) puts("the configuration is good");
+    if (!status && !args.check) status = serve(config, &args);
     pd_config_free(config);
-    return args.check ? 0 : status;
+    return status;
 }

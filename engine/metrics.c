@@ -145,6 +145,9 @@ static void stages_text(pd_metrics *m, pd_text *text)
     }
     head(text, "pados_slice_queries", "histogram", "Queries of a slice.");
     histogram_text(text, "pados_slice_queries", "", &m->batches, 0);
+    head(text, "pados_write_seconds", "histogram",
+         "Time of a batch of changes, from its arrival to its answer.");
+    histogram_text(text, "pados_write_seconds", "", &m->write_time, 1);
 }
 
 static void process_text(pd_text *text)
@@ -175,6 +178,11 @@ void pd_metrics_text(pd_metrics *m, pd_text *text)
     for (int r = 0; r < 4; r++)
         pd_text_add(text, "pados_rungs_total{rung=\"%s\"} %llu\n", rungs[r],
                     (unsigned long long)value(&m->rungs[r]));
+    one(text, "pados_written_rows_total", "counter", "Rows that changes touched.", value(&m->written_rows));
+    head(text, "pados_reloads_total", "counter", "Reloads of the configuration, by result.");
+    for (int r = 0; r < PD_RELOADS; r++)
+        pd_text_add(text, "pados_reloads_total{result=\"%s\"} %llu\n",
+                    r == PD_RELOAD_DONE ? "done" : "refused", (unsigned long long)value(&m->reloads[r]));
     stages_text(m, text);
     process_text(text);
 }

@@ -38,6 +38,8 @@ typedef enum pd_reject {
     PD_REJECTS
 } pd_reject;
 
+typedef enum pd_reload_result { PD_RELOAD_DONE, PD_RELOAD_REFUSED, PD_RELOADS } pd_reload_result;
+
 #define PD_HISTOGRAM_BOUNDS 16
 typedef struct pd_histogram {
     atomic_uint_fast64_t counts[PD_HISTOGRAM_BOUNDS + 1]; /* the last: above every bound */
@@ -56,7 +58,10 @@ typedef struct pd_metrics {
     atomic_uint_fast64_t pipes[PD_PORTS];        /* open connections */
     atomic_uint_fast64_t pipes_closed[PD_PORTS]; /* by the server: replies not read, or too many in flight */
     atomic_uint_fast64_t bytes_in[PD_PORTS], bytes_out[PD_PORTS];
-    atomic_uint_fast64_t rungs[4]; /* queries by fallback rung */
+    atomic_uint_fast64_t rungs[4];            /* queries by fallback rung */
+    atomic_uint_fast64_t reloads[PD_RELOADS]; /* of the configuration */
+    pd_histogram write_time;                  /* microseconds, a batch of changes each, to its answer */
+    atomic_uint_fast64_t written_rows;
 } pd_metrics;
 
 void pd_count(atomic_uint_fast64_t *counter, uint64_t more);

@@ -106,11 +106,20 @@ err_nng:
                    nng_strerror(failed));
 }
 
+void pd_net_configure(pd_net *net, const pd_config *config)
+{
+    atomic_store(&net->max_message, config->max_message);
+    atomic_store(&net->send_timeout_ms, config->send_timeout_ms);
+    atomic_store(&net->pipe_requests, config->pipe_requests);
+}
+
 pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err)
 {
     pd_net *net = calloc(1, sizeof *net);
     if (!net) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the %s listener", options->name);
     net->options = *options;
+    net->options.config = NULL;
+    pd_net_configure(net, options->config);
     net->ipc = strncmp(options->listener->url, "ipc://", 6) == 0;
     snprintf(net->url, sizeof net->url, "%s", options->listener->url);
     pthread_mutex_init(&net->lock, NULL);

@@ -31,9 +31,10 @@ typedef void (*pd_on_request)(void *context, pd_call *call, const uint8_t *bytes
 typedef struct pd_net_options {
     const char *name;                   /* "data", "admin" */
     const pd_listener_config *listener; /* borrowed */
-    uint64_t max_message;               /* bytes; a larger one is not read and closes its connection */
-    uint32_t send_timeout_ms; /* a reply of which nothing can be sent for so long closes its connection */
-    uint32_t pipe_requests;   /* twice as many in flight from one connection stop its reading */
+    const pd_config
+        *config; /* for the call alone. max_message: a larger one is not read and closes its connection;
+                                send_timeout_ms: a reply of which nothing can be sent for so long does; pipe_requests:
+                                twice as many in flight from one connection stop its reading */
     pd_on_request on_request;
     void (*on_gone)(
         void *context); /* a connection with requests in flight has gone; quick. NULL is allowed */
@@ -46,6 +47,8 @@ typedef struct pd_net_options {
  * is refused. */
 pd_status pd_net_open(const pd_net_options *options, pd_net **out, pd_error *err);
 void pd_net_start(pd_net *net);
+/* Other bounds, for connections that are open too. Any thread. */
+void pd_net_configure(pd_net *net, const pd_config *config);
 /* As clients may dial it: with the port that was bound where the configuration said 0. */
 const char *pd_net_url(const pd_net *net);
 /* Waits, at most timeout_ms, until every request is answered and every reply sent. 1: so it is. */

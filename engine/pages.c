@@ -64,7 +64,10 @@ void pd_pages_metrics(void *context, pd_text *text)
     gauge(&g, "pados_held_bytes", "", (double)atomic_load(&server->held_bytes));
     gauge(&g, "pados_ready", "", pd_pages_ready(server, why, sizeof why));
     pd_catalog *catalog = atomic_load(&server->catalog);
-    if (catalog) pd_catalog_gauges(catalog, gauge, &g);
+    if (!catalog) return;
+    pd_catalog_gauges(catalog, gauge, &g);
+    if (server->recall) pd_recall_tell(server->recall, gauge, &g);
+    if (server->recall_book) pd_recall_book_tell(server->recall_book, gauge, &g);
 }
 
 /* ------------------------------------------------------------------------------------------------------ page --- */

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "calibrate.h"
+#include "live.h"
 #include "plan_impl.h"
 
 #define DEFAULT_RECALL 0.95f
@@ -60,8 +61,7 @@ static void add_note(pd_plan *plan, const char *format, ...)
 /* Something heavy and rare, with its rows. */
 typedef struct boost {
     double weight;
-    const uint32_t *slots; /* NULL: too frequent for a posting list */
-    uint64_t count;
+    pd_matches matches; /* not listed: too frequent */
     uint32_t weight_at; /* in the weight table; UINT32_MAX: a key */
     float instead;      /* what the table's entry counts as once its rows are taken in */
 } boost;
@@ -102,8 +102,8 @@ static pd_status find_keys(const pd_resident *resident, const pd_compiled *compi
         const pd_attribute *attribute = key_attribute(schema, key->column);
         if (!attribute) continue;
         boost one = {.weight = (double)key->weight, .weight_at = UINT32_MAX};
-        pd_resident_posting(resident, attribute, key->value, &one.slots, &one.count);
-        if (one.count) status = add_boost(list, one, err);
+        pd_resident_posting(resident, attribute, key->value, &one.matches);
+        if (one.matches.rows) status = add_boost(list, one, err);
     }
     return status;
 }
@@ -116,6 +116,11 @@ static double column_mean(const uint64_t *histogram, const float *table, uint32_
     return sum / (double)rows;
 }
 
+static int is_rare(const pd_matches *matches, uint64_t rows)
+{
+    return matches->listed && matches->rows && matches->rows < rows / RARE;
+}
+
 /* Rare heavy values of one category. heavy: how far over the mean. */
 static pd_status find_values(const pd_resident *resident, const pd_attribute *attribute, const float *weights,
                              double heavy, boosts *list, pd_error *err)
@@ -124,17 +129,18 @@ static pd_status find_values(const pd_resident *resident, const pd_attribute *at
     uint32_t column = attribute->byte_column, used = pd_resident_used(resident, column);
     uint32_t start = info->layout.weight_at[column];
     const uint64_t *histogram = pd_resident_histogram(resident, column);
-    double mean = column_mean(histogram, weights + start, used, info->rows);
+    uint64_t rows = pd_resident_rows(resident);
+    double mean = column_mean(histogram, weights + start, used, rows);
     pd_status status = PD_OK;
     for (uint32_t v = 1; !status && v < used; v++) {
         double weight = (double)weights[start + v];
         if (!(weight > 0) || weight - mean <= heavy) continue;
         /* Once its rows are taken in, the entry weighs what the other rows weigh in the mean. */
-        double share = (double)histogram[v] / (double)info->rows;
+        double share = (double)histogram[v] / (double)rows;
         float others = share < 1 ? (float)((mean - share * weight) / (1 - share)) : 0.0f;
         boost one = {.weight = weight, .weight_at = start + v, .instead = others};
-        pd_resident_posting(resident, attribute, v, &one.slots, &one.count);
-        if (one.slots && one.count && one.count < info->rows / RARE) status = add_boost(list, one, err);
+        pd_resident_posting(resident, attribute, v, &one.matches);
+        if (is_rare(&one.matches, rows)) status = add_boost(list, one, err);
     }
     return status;
 }
@@ -146,14 +152,14 @@ static pd_status find_members(const pd_resident *resident, const pd_attribute *a
 {
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
     pd_status status = PD_OK;
-    for (uint32_t m = 0; !status && m < attribute->nvalues; m++) {
+    for (uint32_t m = 0; !status && m < pd_attribute_values(attribute); m++) {
         uint32_t column = attribute->byte_column + m / 8, entry = 1u << (m % 8);
         if (entry >= info->shape.sizes[column]) continue;
         const float *plane = weights + info->layout.weight_at[column];
         boost one = {.weight = (double)plane[entry] - (double)plane[0], .weight_at = UINT32_MAX - 1};
         if (one.weight <= heavy) continue;
-        pd_resident_posting(resident, attribute, m, &one.slots, &one.count);
-        if (one.slots && one.count && one.count < info->rows / RARE) status = add_boost(list, one, err);
+        pd_resident_posting(resident, attribute, m, &one.matches);
+        if (is_rare(&one.matches, pd_resident_rows(resident))) status = add_boost(list, one, err);
     }
     return status;
 }
@@ -162,7 +168,7 @@ static int by_weight(const void *left, const void *right)
 {
     const boost *l = left, *r = right;
     if (l->weight != r->weight) return l->weight < r->weight ? 1 : -1;
-    return (l->count > r->count) - (l->count < r->count);
+    return (l->matches.rows > r->matches.rows) - (l->matches.rows < r->matches.rows);
 }
 
 static int by_slot(const void *left, const void *right)
@@ -171,7 +177,8 @@ static int by_slot(const void *left, const void *right)
     return (l > r) - (l < r);
 }
 
-uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n)
+/* Sorts slots and removes repeats; returns how many are left. */
+static uint32_t distinct(uint32_t *slots, uint32_t n)
 {
     if (n == 0) return 0;
     qsort(slots, n, sizeof *slots, by_slot);
@@ -179,6 +186,11 @@ uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         if (!kept || slots[i] != slots[kept - 1]) slots[kept++] = slots[i];
     return kept;
+}
+
+static uint64_t slots_of(const pd_matches *matches)
+{
+    return matches->nslots + matches->nmore;
 }
 
 /* Takes boosts into plan->slots, heaviest first, and what they carry out of weights (a copy). *left: the variance of the
@@ -189,25 +201,23 @@ static pd_status take_boosts(const boosts *list, uint64_t rows, float *weights, 
     uint64_t total = 0;
     uint32_t cut = 0;
     for (uint32_t i = 0; i < list->count; i++)
-        if (list->at[i].slots && list->at[i].weight > 0) total += list->at[i].count;
+        if (list->at[i].matches.listed && list->at[i].weight > 0) total += slots_of(&list->at[i].matches);
     if (total > MOST_SLOTS) total = MOST_SLOTS;
     if (total && !(plan->slots = malloc(total * sizeof *plan->slots)))
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %llu rows from postings",
                        (unsigned long long)total);
     for (uint32_t i = 0; i < list->count; i++) {
         const boost *one = &list->at[i];
-        int fits = one->slots && one->weight > 0 && plan->nslots + one->count <= total;
-        if (fits) {
-            memcpy(plan->slots + plan->nslots, one->slots, one->count * sizeof *one->slots);
-            plan->nslots += (uint32_t)one->count;
+        int wanted = one->matches.listed && one->weight > 0;
+        if (wanted && plan->nslots + slots_of(&one->matches) <= total) {
+            plan->nslots += (uint32_t)pd_matches_copy(&one->matches, plan->slots + plan->nslots);
             if (weights && one->weight_at < UINT32_MAX - 1) weights[one->weight_at] = one->instead;
             continue;
         }
-        cut += one->slots && one->weight > 0;
-        double share = (double)one->count / (double)rows;
+        cut += (uint32_t)wanted;
+        double share = (double)one->matches.rows / (double)rows;
         if (one->weight_at == UINT32_MAX) *left += one->weight * one->weight * share * (1 - share);
     }
-    plan->nslots = pd_plan_distinct(plan->slots, plan->nslots);
     if (cut) add_note(plan, "%u boosted values are held by too many rows to be looked up", cut);
     return PD_OK;
 }
@@ -238,7 +248,7 @@ static pd_status plan_boosts(const pd_resident *resident, const pd_compiled *com
             memcpy(weights, compiled->weights, bytes);
     }
     if (!status && list.count) qsort(list.at, list.count, sizeof *list.at, by_weight);
-    if (!status) status = take_boosts(&list, info->rows, weights, plan, &left, err);
+    if (!status) status = take_boosts(&list, pd_resident_rows(resident), weights, plan, &left, err);
     if (!status) {
         const float *left_in = weights ? weights : compiled->weights;
         double own = left_in ? (double)pd_weights_sd(resident, left_in) : 0;
@@ -329,11 +339,12 @@ static void widen(const pd_version_info *info, const pd_want *want, const pd_lea
 
 /* Is looking at every row of the cover cheaper than the lists that would be probed? A row from postings is a page from
  * memory for one query; a row of a list shares its page with 31 others, and with other queries of the batch. */
-static int rows_are_cheaper(const pd_version_info *info, const pd_cover *cover, uint32_t nprobe)
+static int rows_are_cheaper(const pd_resident *resident, const pd_cover *cover, uint32_t nprobe)
 {
     if (!cover->attribute) return 0;
-    double visited = (double)nprobe / (double)info->shape.nlist * (double)info->rows;
-    return cover->count <= FEW_ROWS || (double)cover->count * ROW_COST <= visited;
+    const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
+    double visited = (double)nprobe / (double)info->shape.nlist * (double)pd_resident_rows(resident);
+    return cover->slots <= FEW_ROWS || (double)cover->slots * ROW_COST <= visited;
 }
 
 /* ------------------------------------------------------------------------------------------------ the whole --- */
@@ -361,7 +372,7 @@ static pd_status plan_vector(const pd_resident *resident, const pd_compiled *com
     if (status) return status;
     plan_probes(info, want, plan);
     if (compiled->has_filter) widen(info, want, &leaves, plan);
-    if (compiled->has_filter && rows_are_cheaper(info, &leaves.best, plan->nprobe))
+    if (compiled->has_filter && rows_are_cheaper(resident, &leaves.best, plan->nprobe))
         return pd_plan_rows(resident, &leaves.best, plan, err);
     if (!(compiled->similarity > 0)) plan->nprobe = info->shape.nlist; /* no list is nearer than another */
     if (plan->nprobe >= info->shape.nlist) {
@@ -379,20 +390,19 @@ uint32_t pd_plan_depth(const pd_resident *resident, const pd_plan *plan, uint32_
                                plan->spread, plan->nprobe);
 }
 
-pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
-                       int has_vector, pd_plan *out, pd_error *err)
+/* What is read of the resident stays as it is meanwhile. Slots come in any order, some twice. */
+static pd_status plan_locked(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
+                             int has_vector, pd_plan *out, pd_error *err)
 {
-    memset(out, 0, sizeof *out);
-    pd_status status = check_want(want, err);
-    if (status) return status;
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
+    pd_status status = PD_OK;
     if (!has_vector) {
         out->path = PD_PATH_ATTRIBUTES;
         out->recall = 1.0f;
     } else if (want->exact) {
         out->path = PD_PATH_EXACT;
         out->recall = 1.0f;
-    } else if (info->rows == 0 || info->shape.nlist == 0) {
+    } else if (pd_resident_rows(resident) == 0 || info->shape.nlist == 0) {
         out->path = PD_PATH_ALL;
         out->nprobe = info->shape.nlist;
         out->recall = 1.0f;
@@ -401,5 +411,19 @@ pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled,
         out->depth = pd_plan_depth(resident, out, want->k);
         if (status) pd_plan_free(out);
     }
+    return status;
+}
+
+pd_status pd_plan_make(const pd_resident *resident, const pd_compiled *compiled, const pd_want *want,
+                       int has_vector, pd_plan *out, pd_error *err)
+{
+    memset(out, 0, sizeof *out);
+    pd_status status = check_want(want, err);
+    if (status) return status;
+    pd_resident_lock(resident);
+    status = plan_locked(resident, compiled, want, has_vector, out, err);
+    pd_resident_unlock(resident);
+    /* Sorting takes longer than the rest, and changes wait for the lock. */
+    out->nslots = distinct(out->slots, out->nslots);
     return status;
 }

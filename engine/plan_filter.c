@@ -8,6 +8,7 @@
 typedef struct estimate {
     const pd_resident *resident;
     const pd_version_info *info;
+    uint64_t rows;
     double share;
     int unknown; /* whether some test follows the lists cannot be told */
     pd_cover best;
@@ -23,22 +24,21 @@ static const pd_attribute *attribute_at(const pd_schema *schema, pd_attribute_ty
     return NULL;
 }
 
-static uint64_t rows_of(const estimate *e, const pd_attribute *attribute, uint64_t value, int *listed)
+static uint64_t rows_of(const estimate *e, const pd_attribute *attribute, uint64_t value, pd_cover *cover)
 {
-    const uint32_t *slots;
-    uint64_t count;
-    pd_resident_posting(e->resident, attribute, value, &slots, &count);
-    if (count && !slots) *listed = 0;
-    return count;
+    pd_matches matches;
+    pd_resident_posting(e->resident, attribute, value, &matches);
+    cover->slots += matches.nslots + matches.nmore;
+    if (!matches.listed) cover->attribute = NULL;
+    return matches.rows;
 }
 
-/* Takes in one test: it leaves rows (at most), and, where listed, postings hold all of them. */
-static void take_in(estimate *e, uint64_t rows, int listed, pd_cover how)
+/* Takes in one test: it leaves rows (at most), and, where the cover has an attribute, postings hold all of them. */
+static void take_in(estimate *e, uint64_t rows, pd_cover how)
 {
-    double share = (double)rows / (double)e->info->rows;
+    double share = (double)rows / (double)e->rows;
     e->share *= share < 1 ? share : 1;
-    how.count = rows;
-    if (listed && how.attribute && (!e->best.attribute || rows < e->best.count)) e->best = how;
+    if (how.attribute && (!e->best.attribute || how.slots < e->best.slots)) e->best = how;
 }
 
 static void byte_test(estimate *e, const pd_byte_test *test)
@@ -51,23 +51,25 @@ static void byte_test(estimate *e, const pd_byte_test *test)
             return;
     const uint64_t *histogram = pd_resident_histogram(e->resident, test->column);
     uint64_t rows = 0;
-    int listed = 1;
+    pd_cover cover = {.attribute = category, .byte = test};
     for (uint32_t v = 0; v < e->info->shape.sizes[test->column]; v++) {
         if (!(test->allow[v / 64] >> (v % 64) & 1)) continue;
         rows += histogram[v];
-        if (category) rows_of(e, category, v, &listed);
+        if (category) rows_of(e, category, v, &cover);
     }
-    take_in(e, rows, listed, (pd_cover){.attribute = category, .byte = test});
+    take_in(e, rows, cover);
 }
 
 static void range_test(estimate *e, const pd_range_test *test)
 {
     const pd_attribute *number = attribute_at(e->info->schema, PD_NUMBER, test->column);
     if (!number) return;
-    const uint32_t *slots;
-    uint64_t rows;
-    pd_resident_range(e->resident, number, test->low, test->high, &slots, &rows);
-    take_in(e, rows, 1, (pd_cover){.attribute = number, .range = test});
+    pd_matches matches;
+    pd_resident_range(e->resident, number, test->low, test->high, &matches);
+    take_in(e, matches.rows,
+            (pd_cover){.attribute = matches.listed ? number : NULL,
+                       .range = test,
+                       .slots = matches.nslots + matches.nmore});
 }
 
 static void set_test(estimate *e, const pd_set_test *test)
@@ -75,18 +77,20 @@ static void set_test(estimate *e, const pd_set_test *test)
     const pd_attribute *set = attribute_at(e->info->schema, PD_SET, test->column);
     if (!set) return;
     uint64_t any_rows = 0;
-    int any_listed = 1;
+    pd_cover any = {.attribute = set, .members = test->any};
     for (uint32_t m = 0; m < PD_MAX_MEMBERS; m++) {
-        int listed = 1;
         uint64_t bit = 1ull << m;
+        pd_cover one = {.attribute = set, .members = bit};
         if (!((test->any | test->all | test->none) & bit)) continue;
-        uint64_t rows = rows_of(e, set, m, &listed);
-        if (test->all & bit) take_in(e, rows, listed, (pd_cover){.attribute = set, .members = bit});
-        if (test->none & bit) take_in(e, e->info->rows - rows, 0, (pd_cover){0});
-        if (test->any & bit) any_rows += rows;
-        if (test->any & bit && !listed) any_listed = 0;
+        uint64_t rows = rows_of(e, set, m, &one);
+        if (test->all & bit) take_in(e, rows, one);
+        if (test->none & bit) take_in(e, e->rows - rows, (pd_cover){0});
+        if (!(test->any & bit)) continue;
+        any_rows += rows;
+        any.slots += one.slots;
+        if (!one.attribute) any.attribute = NULL;
     }
-    if (test->any) take_in(e, any_rows, any_listed, (pd_cover){.attribute = set, .members = test->any});
+    if (test->any) take_in(e, any_rows, any);
 }
 
 static void key_test(estimate *e, const pd_key_test *test)
@@ -95,13 +99,13 @@ static void key_test(estimate *e, const pd_key_test *test)
     if (!key) return;
     e->unknown |= !test->negate;
     uint64_t rows = 0;
-    int listed = 1;
+    pd_cover cover = {.attribute = key, .key = test};
     for (uint32_t i = 0; i < test->count; i++)
-        rows += rows_of(e, key, test->values[i], &listed);
+        rows += rows_of(e, key, test->values[i], &cover);
     if (test->negate)
-        take_in(e, rows < e->info->rows ? e->info->rows - rows : 0, 0, (pd_cover){0});
+        take_in(e, rows < e->rows ? e->rows - rows : 0, (pd_cover){0});
     else
-        take_in(e, rows, listed, (pd_cover){.attribute = key, .key = test});
+        take_in(e, rows, cover);
 }
 
 /* ------------------------------------------------------------------------------------------------ lists --- */
@@ -194,21 +198,18 @@ static pd_status find_tied(const pd_version_info *info, const pd_filter *filter,
 
 static void append(const pd_resident *resident, const pd_cover *best, uint64_t value, pd_plan *plan)
 {
-    const uint32_t *slots;
-    uint64_t count;
-    pd_resident_posting(resident, best->attribute, value, &slots, &count);
-    if (!count) return;
-    memcpy(plan->slots + plan->nslots, slots, count * sizeof *slots);
-    plan->nslots += (uint32_t)count;
+    pd_matches matches;
+    pd_resident_posting(resident, best->attribute, value, &matches);
+    plan->nslots += (uint32_t)pd_matches_copy(&matches, plan->slots + plan->nslots);
 }
 
 pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *best, pd_plan *plan, pd_error *err)
 {
     pd_plan_free(plan);
-    plan->slots = malloc((best->count + 1) * sizeof *plan->slots);
+    plan->slots = malloc((best->slots + 1) * sizeof *plan->slots);
     if (!plan->slots)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %llu rows",
-                       (unsigned long long)best->count);
+                       (unsigned long long)best->slots);
     for (uint32_t v = 0; best->byte && v < 256; v++)
         if (best->byte->allow[v / 64] >> (v % 64) & 1) append(resident, best, v, plan);
     for (uint32_t m = 0; best->members && m < PD_MAX_MEMBERS; m++)
@@ -216,13 +217,10 @@ pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *best, pd_pla
     for (uint32_t i = 0; best->key && i < best->key->count; i++)
         append(resident, best, best->key->values[i], plan);
     if (best->range) {
-        const uint32_t *slots;
-        uint64_t count;
-        pd_resident_range(resident, best->attribute, best->range->low, best->range->high, &slots, &count);
-        memcpy(plan->slots, slots, count * sizeof *slots);
-        plan->nslots = (uint32_t)count;
+        pd_matches matches;
+        pd_resident_range(resident, best->attribute, best->range->low, best->range->high, &matches);
+        plan->nslots = (uint32_t)pd_matches_copy(&matches, plan->slots);
     }
-    plan->nslots = pd_plan_distinct(plan->slots, plan->nslots);
     plan->path = PD_PATH_ROWS;
     plan->nprobe = 0;
     plan->recall = 1.0f;
@@ -232,8 +230,10 @@ pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *best, pd_pla
 
 pd_status pd_plan_leaves(const pd_resident *resident, const pd_filter *filter, pd_leaves *out, pd_error *err)
 {
-    estimate e = {
-        .resident = resident, .info = pd_version_info_of(pd_resident_version(resident)), .share = 1};
+    estimate e = {.resident = resident,
+                  .info = pd_version_info_of(pd_resident_version(resident)),
+                  .rows = pd_resident_rows(resident),
+                  .share = 1};
     for (uint32_t i = 0; i < filter->nbytes; i++)
         byte_test(&e, &filter->bytes[i]);
     for (uint32_t i = 0; i < filter->nranges; i++)
@@ -242,7 +242,7 @@ pd_status pd_plan_leaves(const pd_resident *resident, const pd_filter *filter, p
         set_test(&e, &filter->sets[i]);
     for (uint32_t i = 0; i < filter->nkeys; i++)
         key_test(&e, &filter->keys[i]);
-    double least = 1.0 / (double)e.info->rows;
+    double least = 1.0 / (double)e.rows;
     *out = (pd_leaves){.share = e.share > least ? e.share : least, .tied = e.unknown, .best = e.best};
     return find_tied(e.info, filter, &out->tied, err);
 }

@@ -4,12 +4,9 @@
 
 #include "plan.h"
 
-/* Sorts slots and removes repeats; returns how many are left. */
-uint32_t pd_plan_distinct(uint32_t *slots, uint32_t n);
-
 /* The postings that together hold every row that passes one test. */
 typedef struct pd_cover {
-    uint64_t count;                /* rows, repeats included */
+    uint64_t slots;                /* in them, repeats included */
     const pd_attribute *attribute; /* NULL: none found */
     uint64_t members;              /* of a set */
     const pd_byte_test *byte;
@@ -25,7 +22,7 @@ typedef struct pd_leaves {
 } pd_leaves;
 
 pd_status pd_plan_leaves(const pd_resident *resident, const pd_filter *filter, pd_leaves *out, pd_error *err);
-/* The plan becomes the rows of the cover, and no lists. */
+/* The plan becomes the rows of the cover, in any order and some of them twice, and no lists. */
 pd_status pd_plan_rows(const pd_resident *resident, const pd_cover *cover, pd_plan *plan, pd_error *err);
 
 #endif

@@ -8,13 +8,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "carry.h"
+#include "erase.h"
+#include "follow.h"
 #include "incoming.h"
 #include "log.h"
 #include "sample.h"
+#include "upkeep.h"
+#include "writer.h"
 
 #define LOOSE_MS                                                                                             \
     10000u /* how long memory that is being let go of is waited for, besides the longest deadline */
-#define WARM_ROWS 32u
+#define LEAST_SPARE 64u /* pages, so that small tables can grow at all */
+#define WARM_ROWS   32u
 #define WARM_LISTS                                                                                           \
     32u /* enough to find a row's own; a search of every list would hold up those who are served */
 
@@ -24,6 +30,24 @@ static uint32_t patience(const pd_catalog *catalog)
 }
 
 /* ---------------------------------------------------------------------------------------------------- load --- */
+
+/* With pages to spare for rows that come: those that the log's changes may need, and a share of the version's besides, where there
+ * is room for it. */
+static pd_status open_resident(pd_catalog *catalog, const pd_version *version, pd_resident **out,
+                               pd_error *err)
+{
+    const pd_version_info *info = pd_version_info_of(version);
+    uint32_t needed = 0;
+    pd_status status = pd_follow_pages(catalog, info->table, info->sequence, info->shape.nlist, &needed, err);
+    if (status) return status;
+    uint64_t more = needed + (uint64_t)info->npages * catalog->config->spare_percent / 100;
+    if (catalog->config->spare_percent) more += LEAST_SPARE;
+    uint32_t most = UINT32_MAX / PD_PAGE_ROWS - info->npages;
+    if (more > most) more = most;
+    status = pd_resident_open(version, catalog->device, (uint32_t)more, out, err);
+    if (status != PD_RESOURCE_EXHAUSTED || more == needed) return status;
+    return pd_resident_open(version, catalog->device, needed < most ? needed : most, out, err);
+}
 
 /* Opens, checks that the folder holds what its name says, loads. */
 static pd_status open_box(pd_catalog *catalog, const char *table, uint64_t number, pd_box **out,
@@ -39,7 +63,7 @@ static pd_status open_box(pd_catalog *catalog, const char *table, uint64_t numbe
     if (strcmp(info->table, table) != 0 || info->version != number)
         status = pd_fail(err, PD_DATA_LOSS, "%s says that it is version %" PRIu64 " of \"%s\"", folder,
                          info->version, info->table);
-    if (!status) status = pd_resident_open(version, catalog->device, 0, &resident, err);
+    if (!status) status = open_resident(catalog, version, &resident, err);
     if (status) goto err_after_version;
     *out = pd_box_make(catalog, table, version, resident);
     if (*out) return PD_OK;
@@ -154,6 +178,7 @@ void pd_incoming_end(pd_incoming *in)
     pd_catalog *catalog = in->catalog;
     if (in->box) pd_catalog_release(&in->box->served);
     in->box = NULL;
+    pd_followed_free(&in->followed);
     if (!in->drained) return;
     pd_box *box = NULL;
     pd_error err = {0};
@@ -226,12 +251,15 @@ void pd_incoming_stage(pd_incoming *in)
     in->box = NULL; /* the table's now */
 }
 
-/* The way back from number, once it serves: what serves now, then what served before that. In a rollback the table goes that
+/* The way back from number, once it serves: what serves now (but for the version that it was rebuilt from: the same rows), then what
+ * served before that. In a rollback the table goes that
  * way itself: what it left, and passed over, is off it. Returns how many; before: [PD_WAY_BACK]. */
 static uint32_t way_back(pd_table *table, uint64_t serving, uint64_t number, int back, uint64_t *before)
 {
     uint32_t count = 0, from = 0;
-    if (serving && serving != number && !back) before[count++] = serving;
+    const pd_known *known = pd_table_version(table, number);
+    int replaces = known && known->parent && known->parent == serving;
+    if (serving && serving != number && !back && !replaces) before[count++] = serving;
     for (uint32_t i = 0; back && i < table->nbefore; i++)
         if (table->before[i] == number) from = i + 1;
     for (uint32_t i = from; i < table->nbefore && count < PD_WAY_BACK; i++) {
@@ -261,8 +289,14 @@ pd_status pd_version_remove(pd_catalog *catalog, const char *table, uint64_t num
     char folder[PD_PATH_ROOM], gone[PD_PATH_ROOM + 8];
     pd_version_folder(catalog, table, number, folder);
     snprintf(gone, sizeof gone, "%s.tmp", folder);
-    if (rename(folder, gone) != 0) return errno == ENOENT ? PD_OK : pd_fail_errno(err, "rename", folder);
-    return pd_folder_remove(gone, err);
+    pthread_mutex_lock(&catalog->files);
+    pd_status status = PD_OK;
+    if (rename(folder, gone) == 0)
+        status = pd_folder_remove(gone, err);
+    else if (errno != ENOENT)
+        status = pd_fail_errno(err, "rename", folder);
+    pthread_mutex_unlock(&catalog->files);
+    return status;
 }
 
 /* Who goes next: the oldest that is not on the way back, then the way's far end. 0: nobody is kept. *kept: how many are. spare
@@ -325,25 +359,38 @@ static void tell_misfit(void *context, const char *profile, const char *why)
         pd_log(PD_LOG_WARNING, "profile \"%s\" does not fit: %s", profile, why);
 }
 
-pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
+/* A switch, on the writer's thread: nothing is changed meanwhile. */
+typedef struct switching {
+    pd_incoming *in;
+    pd_box *old;       /* what served until now; to be released */
+    uint64_t previous; /* its number; 0: none */
+} switching;
+
+static pd_status switch_now(void *argument, pd_error *err)
 {
+    switching *s = argument;
+    pd_incoming *in = s->in;
     pd_catalog *catalog = in->catalog;
+    pd_status status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
+                                 &in->followed, err);
     uint64_t before_it[PD_WAY_BACK];
+    if (status) return status;
     pthread_mutex_lock(&catalog->mutex);
     pd_table *table = pd_table_find(catalog, in->table);
-    uint64_t previous = table->serving ? table->serving->served.number : in->drained;
-    uint32_t count = way_back(table, previous, in->number, in->back, before_it);
+    s->previous = table->serving ? table->serving->served.number : in->drained;
+    uint32_t count = way_back(table, s->previous, in->number, in->back, before_it);
     pthread_mutex_unlock(&catalog->mutex);
-    pd_status status = write_current(catalog, in->table, in->number, before_it, count, err);
+    status = write_current(catalog, in->table, in->number, before_it, count, err);
     if (status) return status;
     pthread_mutex_lock(&catalog->mutex);
     table = pd_table_find(catalog, in->table);
-    pd_box *old = table->serving;
-    pd_known *before = previous ? pd_table_version(table, previous) : NULL;
+    s->old = table->serving;
+    pd_known *before = s->previous ? pd_table_version(table, s->previous) : NULL;
     if (before) before->state = PD_KEPT;
     pd_known *known = pd_table_version(table, in->number);
     known->state = PD_SERVING;
     known->problem[0] = 0;
+    pd_followed_text(&in->followed, known->problem);
     table->serving = in->box;
     table->current = in->number;
     table->nbefore = count;
@@ -353,7 +400,44 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
     pthread_mutex_unlock(&catalog->mutex);
     in->box = NULL; /* the table's now */
     in->drained = 0;
-    if (old) pd_catalog_release(&old->served);
+    return PD_OK;
+}
+
+/* The version that another was rebuilt from holds the same rows, and older ones. */
+static void drop_parent(pd_catalog *catalog, const char *table_name, uint64_t number)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    pd_known *known = pd_table_version(table, number), *parent = NULL;
+    if (known && known->parent) parent = pd_table_version(table, known->parent);
+    uint64_t gone = parent && parent->state == PD_KEPT ? parent->number : 0;
+    for (uint32_t i = 0; i < table->nbefore; i++)
+        if (table->before[i] == gone) gone = 0;
+    if (gone) pd_table_forget(table, gone);
+    pthread_mutex_unlock(&catalog->mutex);
+    pd_error err = {0};
+    if (gone && pd_version_remove(catalog, table_name, gone, &err))
+        pd_log(PD_LOG_WARNING, "version %" PRIu64 " of \"%s\" is not removed: %s", gone, table_name,
+               err.message);
+}
+
+pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
+{
+    pd_catalog *catalog = in->catalog;
+    switching s = {.in = in};
+    char text[400];
+    pd_status status = pd_carry_counters(in, err);
+    /* Most of what was changed since its rows were taken first, so that writes wait for the rest alone. */
+    if (!status)
+        status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
+                           &in->followed, err);
+    pthread_mutex_lock(&catalog->files);
+    if (!status) status = pd_writer_run(catalog->writer, switch_now, &s, err);
+    pthread_mutex_unlock(&catalog->files);
+    if (status) return status;
+    pd_followed_text(&in->followed, text);
+    if (*text && job) pd_job_warn(catalog, job, "%s", text);
+    if (s.old) pd_catalog_release(&s.old->served);
     pd_catalog_bury(catalog);
     pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" serves", in->number, in->table);
 
@@ -363,7 +447,10 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
         pd_profiles_misfits(catalog, in->table, served->info->schema, tell_misfit, &context);
         pd_catalog_release(served);
     }
+    pd_erase_version(catalog, in->table, in->number, in->followed.erased, in->followed.nerased);
+    drop_parent(catalog, in->table, in->number);
     pd_publish_prune(catalog, in->table, 0);
+    pd_upkeep_trim(catalog, in->table);
     return PD_OK;
 }
 
@@ -503,11 +590,25 @@ static void restore_table(pd_catalog *catalog, pd_table *table)
     for (uint64_t number; (number = next_to_try(table)) != 0;) {
         pd_box *box = NULL;
         pd_error err = {0};
+        pd_followed followed = {0};
         pd_status status = open_box(catalog, table->name, number, &box, &err);
+        if (!status)
+            status = pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder,
+                               number != table->current, &followed, &err);
+        pd_followed_free(&followed); /* pending receipts look after what was erased */
+        if (status && box) pd_catalog_release(&box->served);
         if (!status) {
+            pd_known *known = pd_table_version(table, number);
             table->serving = box;
-            pd_table_version(table, number)->state = PD_SERVING;
+            known->state = PD_SERVING;
             table->problem[0] = 0;
+            pd_followed_text(&followed, known->problem);
+            if (known->problem[0])
+                pd_log(PD_LOG_ERROR, "version %" PRIu64 " of \"%s\": %s", number, table->name,
+                       known->problem);
+            if (followed.batches)
+                pd_log(PD_LOG_INFO, "table \"%s\": %" PRIu64 " changes of %" PRIu64 " rows applied again",
+                       table->name, followed.batches, followed.rows);
             if (number != table->current)
                 pd_log(PD_LOG_WARNING, "version %" PRIu64 " of \"%s\" serves in place of a broken newer one",
                        number, table->name);

@@ -1,20 +1,23 @@
 /* Publishing: a version on disk becomes resident, then the one that serves; and the way back.
  *
  * Builder only (or the thread that opens the catalog), without the mutex. The order of a switch is: everything that can
- * fail first (load, calibrate, warm), then CURRENT on disk, then the pointer in memory, then the old ones' removal.
+ * fail first (load, calibrate, warm, most of the changes since), then on the writer's thread the last changes, CURRENT on disk and the
+ * pointer in memory, then the old ones' removal.
  */
 #ifndef PD_PUBLISH_H
 #define PD_PUBLISH_H
 
 #include "catalog_impl.h"
+#include "follow.h"
 
 typedef struct pd_incoming {
     pd_catalog *catalog;
     char table[PD_MAX_NAME + 1];
     uint64_t number;
-    pd_box *box;      /* held here; NULL: not loaded */
-    uint64_t drained; /* the version taken out of service to make room; 0: none */
-    int back;         /* a rollback: what serves until now does not join the way back */
+    pd_box *box;          /* held here; NULL: not loaded */
+    uint64_t drained;     /* the version taken out of service to make room; 0: none */
+    int back;             /* a rollback: what serves until now does not join the way back */
+    pd_followed followed; /* changes of the log that were applied to it */
 } pd_incoming;
 
 /* Opens and loads a version: RESOURCE_EXHAUSTED when it does not fit, DATA_LOSS when it is corrupt (it is then marked
@@ -24,7 +27,7 @@ pd_status pd_incoming_load(pd_catalog *catalog, const char *table, uint64_t numb
                            pd_incoming *in, pd_error *err);
 /* Searches a few rows, so that memory is touched and an index that cannot answer is not published. */
 pd_status pd_incoming_warm(pd_incoming *in, pd_error *err);
-/* It can be asked for as TABLE@NUMBER from now on; replaces what was staged. */
+/* It can be asked for as TABLE@NUMBER from now on, as it was built; replaces what was staged. */
 void pd_incoming_stage(pd_incoming *in);
 /* It serves from now on. Then removes what is kept too long; job (which may be NULL) hears of profiles that no longer fit. */
 pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err);

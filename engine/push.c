@@ -14,6 +14,7 @@
 
 #include "incoming.h"
 #include "log.h"
+#include "writer.h"
 
 const char *const pd_part_file[PD_PARTS] = {"rows", "ids", "attributes.csv", "queries"};
 const char *const pd_part_name[PD_PARTS] = {"rows", "ids", "attributes", "queries"};
@@ -236,6 +237,7 @@ static pd_status list_push(pd_catalog *catalog, pd_push_ask *ask, const uint64_t
     push->ask = *ask;
     ask->schema = NULL;
     push->touched_ms = pd_now_ms();
+    push->sequence = pd_writer_visible(catalog->writer);
     for (int i = 0; i < PD_PARTS; i++)
         push->parts[i] = (pd_part){.bytes = bytes[i], .fd = -1};
     catalog->pushes.at[catalog->pushes.count++] = push;

@@ -51,6 +51,7 @@ typedef struct pd_push_ask {
 typedef struct pd_push {
     uint64_t number;
     pd_push_ask ask;
+    uint64_t sequence; /* the last change when it began: later ones are newer than its rows */
     pd_push_state state;
     pd_part parts[PD_PARTS];
     uint32_t writers;    /* threads in the middle of a chunk */

@@ -97,13 +97,14 @@ static void put_hits(builder *b, Pados__V1__SearchReply *r)
 
 /* ------------------------------------------------------------------------------------------------ explaining --- */
 
-static Pados__V1__Explanation *explain(builder *b, uint32_t q, size_t hit, float score)
+static Pados__V1__Explanation *explain(builder *b, uint32_t q, uint32_t place)
 {
     pd_search *s = b->s;
     const pd_shape *shape = &s->info->shape;
+    size_t hit = (size_t)q * s->k + place;
     pd_term terms[PD_MAX_ATTRIBUTES + 1];
     uint32_t n = 0;
-    pd_explain(s->info->schema, &s->info->layout, &s->groups[s->one[q].group].compiled, score,
+    pd_explain(s->info->schema, &s->info->layout, &s->groups[s->one[q].group].compiled, s->hits[hit].score,
                s->bytes + hit * shape->nbytes, s->floats + hit * shape->nfloats, s->keys + hit * shape->nkeys,
                terms, &n);
     Pados__V1__Explanation *out = take(b, sizeof *out);
@@ -134,7 +135,7 @@ static void put_explanations(builder *b, Pados__V1__SearchReply *r)
     size_t at = 0;
     for (uint32_t q = 0; q < s->count; q++)
         for (uint32_t i = 0; i < s->one[q].count; i++, at++) {
-            r->explanations[at] = explain(b, q, at, s->hits[(size_t)q * s->k + i].score);
+            r->explanations[at] = explain(b, q, i);
             if (!r->explanations[at]) return;
         }
     r->n_explanations = s->nhits;
@@ -142,10 +143,25 @@ static void put_explanations(builder *b, Pados__V1__SearchReply *r)
 
 /* --------------------------------------------------------------------------------------------------- columns --- */
 
-static Pados__V1__Column *column(builder *b, const pd_attribute *attribute)
+/* The value of one hit: the schema's own text where it can be, else a copy. NULL: no memory. */
+static char *cell(builder *b, const pd_attribute *attribute, size_t hit)
 {
     pd_search *s = b->s;
     const pd_shape *shape = &s->info->shape;
+    const uint8_t *bytes = s->bytes + hit * shape->nbytes;
+    if (attribute->type == PD_CATEGORY && bytes[attribute->byte_column] < pd_attribute_values(attribute))
+        return attribute->values[bytes[attribute->byte_column]];
+    char text[PD_MAX_VALUE * 8];
+    pd_attribute_text(attribute, bytes, s->floats + hit * shape->nfloats, s->keys + hit * shape->nkeys, text,
+                      sizeof text);
+    char *copy = take_text(b, text);
+    if (copy) pd_utf8_clean(copy);
+    return copy;
+}
+
+static Pados__V1__Column *column(builder *b, const pd_attribute *attribute)
+{
+    pd_search *s = b->s;
     Pados__V1__Column *out = take(b, sizeof *out);
     char **values = take(b, s->nhits * sizeof *values);
     if (!out || (s->nhits && !values)) return NULL;
@@ -153,19 +169,12 @@ static Pados__V1__Column *column(builder *b, const pd_attribute *attribute)
     out->attribute = (char *)attribute->name;
     out->values = values;
     out->n_values = s->nhits;
-    char text[PD_MAX_VALUE * 8];
-    for (size_t i = 0; i < s->nhits; i++) {
-        const uint8_t *bytes = s->bytes + i * shape->nbytes;
-        if (attribute->type == PD_CATEGORY && bytes[attribute->byte_column] < attribute->nvalues) {
-            values[i] = attribute->values[bytes[attribute->byte_column]];
-            continue;
+    size_t at = 0;
+    for (uint32_t q = 0; q < s->count; q++)
+        for (uint32_t i = 0; i < s->one[q].count; i++, at++) {
+            values[at] = cell(b, attribute, (size_t)q * s->k + i);
+            if (!values[at]) return NULL;
         }
-        pd_attribute_text(attribute, bytes, s->floats + i * shape->nfloats, s->keys + i * shape->nkeys, text,
-                          sizeof text);
-        values[i] = take_text(b, text);
-        if (!values[i]) return NULL;
-        pd_utf8_clean(values[i]);
-    }
     return out;
 }
 
@@ -186,7 +195,6 @@ static void put_columns(builder *b, Pados__V1__SearchReply *r)
         }
     }
     if (n == 0) return;
-    if (!s->bytes && s->nhits) return;
     r->columns = take(b, n * sizeof *r->columns);
     if (!r->columns) return;
     for (size_t i = 0; i < n; i++) {
@@ -234,6 +242,7 @@ pd_status pd_reply_search(pd_search *s, uint64_t id, const char *backend, Pados_
     r->complete = s->complete;
     r->recall = s->recall;
     r->backend = (char *)backend;
+    r->sequence = s->sequence;
     put_hits(&b, r);
     put_explanations(&b, r);
     put_columns(&b, r);

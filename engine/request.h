@@ -3,7 +3,7 @@
  *     pd_search_check     what needs no table: counts, lengths, what goes together
  *     pd_search_open      tables and profile held, vectors read, contexts compiled and planned: ready to be submitted
  *     resolve.c           on the executor: ids become vectors, or go down the fallback chain
- *     search_task.c       on the executor: slices, diversity, attribute values
+ *     search_task.c       on the executor: slices, diversity, attribute values of what each slice found
  *     reply.c             on a reply thread: the message
  *
  * A search belongs to one thread at a time; it is handed on by queues.
@@ -57,6 +57,7 @@ typedef struct pd_one {
     uint32_t depth;   /* hits to ask the index for: k, more under diversity caps */
     uint32_t refined; /* candidates that its last search re-scored, at most */
     uint32_t count;   /* hits found */
+    uint32_t gone;    /* rows that an exact search found and that were deleted before it was over */
     uint32_t nprobe;
     uint32_t path;
     uint64_t scanned; /* rows looked at by its last search */
@@ -90,6 +91,8 @@ typedef struct pd_search {
     float *vectors; /* [count][dim]; NULL: attributes alone */
     float *own_vectors;
     int resolved;
+    int awaited;       /* it has waited for a change */
+    uint64_t sequence; /* the last change of its table when it was first searched */
 
     uint32_t *waiting; /* [count] ring of queries to search; task.pending of them */
     uint32_t first_waiting;
@@ -100,8 +103,9 @@ typedef struct pd_search {
     pd_answer *exact_answers;
     uint32_t nexact;
 
-    /* Of the hits in order of queries, where explanations or attributes are asked for. */
     uint32_t nhits;
+    /* The hits' columns as they were when the hits were found, where explanations or attributes are asked for: hit i of query q
+     * has row q * k + i of [count * k][nbytes] and so on. */
     uint8_t *bytes;
     float *floats;
     uint64_t *keys;

@@ -1,9 +1,11 @@
-/* Ids and mixes become vectors, on the executor, because rows are gathered from a device's index.
+/* Ids and mixes become vectors, on the executor, because rows are gathered from a device's index. Tables change between two
+ * steps of the executor and never within one: a slot that is looked up here still holds its row when it is gathered.
  *
  * An id that is not there goes down the chain that the table of the ids declares: the vector given with the request, the mean of
  * the segment that the request's context names, no vector at all. Without a declared chain it is (given, attributes), but for
  * a row of the searched table itself only (given): "more like this" of an item that is not there is a mistake, a
- * shopper who is new is not.
+ * shopper who is new is not. A row whose consent attribute says "no" is never a query: it goes down the chain as if it were
+ * not there, and the reply says why.
  */
 #include "request.h"
 
@@ -11,10 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "consent.h"
 #include "pados.pb-c.h"
 #include "score.h"
 
 #define GATHER 1024u /* rows fetched at once */
+#define NAMED  16u   /* refusals that are warned of one by one */
 
 static pd_status no_memory(pd_error *err)
 {
@@ -102,6 +106,9 @@ static pd_status make_excludes(pd_search *s, pd_error *err)
 
 /* -------------------------------------------------------------------------------------------------- fallback --- */
 
+static const char *const rung_names[] = {"the given vector", "the row", "the segment's mean",
+                                         "attributes alone"};
+
 static const char *context_value(const pd_search *s, uint32_t q, const char *key)
 {
     const Pados__V1__Context *context = s->groups[s->one[q].group].context;
@@ -116,12 +123,10 @@ static int take_segment(pd_search *s, uint32_t q, const char *name, float *out)
     const pd_version_info *info = s->from->info;
     const pd_attribute *attribute = pd_schema_find(info->schema, name);
     const char *text = context_value(s, q, name);
-    if (!attribute || !text || !info->segment_means) return 0;
-    size_t at = (size_t)(attribute - info->schema->attributes);
+    if (!attribute || !text) return 0;
+    uint32_t at = (uint32_t)(attribute - info->schema->attributes);
     int value = pd_attribute_value(attribute, text);
-    if (value <= 0 || !info->segment_means[at] || !info->segment_counts[at][value]) return 0;
-    uint32_t dim = info->shape.dim;
-    memcpy(out, info->segment_means[at] + (size_t)value * dim, dim * sizeof *out);
+    if (value <= 0 || !pd_version_segment(s->from->version, at, (uint32_t)value, out)) return 0;
     if (!usable(s, out)) return 0;
     size_t length = strlen(name) + strlen(text) + 2;
     char *segment = pd_arena_take(&s->arena, length);
@@ -158,7 +163,7 @@ static int take_rung(pd_search *s, uint32_t q, pd_rung_kind kind, const char *at
     return 0;
 }
 
-static pd_status fall_back(pd_search *s, uint32_t q, pd_error *err)
+static pd_status fall_back(pd_search *s, uint32_t q, int refused, pd_error *err)
 {
     const pd_schema *schema = s->from->info->schema;
     float *out = s->vectors + (size_t)q * s->info->shape.dim;
@@ -170,89 +175,147 @@ static pd_status fall_back(pd_search *s, uint32_t q, pd_error *err)
         if (!found && !same_table(s, s->from)) found = take_rung(s, q, PD_RUNG_ATTRIBUTES, NULL, out);
     }
     if (found) return PD_OK;
-    return pd_fail(err, PD_NOT_FOUND, "from_ids[%u]: row %llu is not in table \"%s\"%s", q,
-                   (unsigned long long)s->ask->from_ids[q], s->from->table,
+    return pd_fail(err, PD_NOT_FOUND, "from_ids[%u]: row %llu %s table \"%s\"%s", q,
+                   (unsigned long long)s->ask->from_ids[q],
+                   refused ? "does not consent to being a query of" : "is not in", s->from->table,
                    schema->nfallback ? " and its fallback chain ends with nothing" : "");
+}
+
+static void warn_of_refusal(pd_search *s, uint32_t q, uint32_t so_far)
+{
+    if (so_far < NAMED)
+        pd_search_warn(s, "from_ids[%u]: row %llu does not consent to being a query: %s served", q,
+                       (unsigned long long)s->ask->from_ids[q], rung_names[s->one[q].rung]);
+    else if (so_far == NAMED)
+        pd_search_warn(s, "from_ids: more rows than these do not consent to being queries");
 }
 
 /* ---------------------------------------------------------------------------------------------------- rows --- */
 
-/* Rows by id of one table, in bounded gathers: queries first..first + n. A row found replaces the vector given. */
-static pd_status gather_some(pd_search *s, uint32_t first, uint32_t n, uint32_t *slots, uint32_t *which,
-                             float *rows, pd_error *err)
+/* Room for rows that are fetched at once, and who of them refuses. */
+typedef struct fetched {
+    uint32_t *slots, *which; /* which: the query, or the place in a mix */
+    float *rows;
+    uint8_t *bytes;
+    uint32_t refused; /* of all so far */
+} fetched;
+
+static pd_status open_fetched(fetched *f, size_t most, uint32_t dim, uint32_t nbytes, pd_error *err)
 {
-    uint32_t dim = s->info->shape.dim, found = 0;
+    f->slots = malloc(2 * most * sizeof *f->slots);
+    f->which = f->slots ? f->slots + most : NULL;
+    f->rows = malloc(most * dim * sizeof *f->rows);
+    f->bytes = malloc(most * nbytes + 1);
+    return f->slots && f->rows && f->bytes ? PD_OK : no_memory(err);
+}
+
+static void close_fetched(fetched *f)
+{
+    free(f->slots);
+    free(f->rows);
+    free(f->bytes);
+}
+
+static pd_status fetch(const fetched *f, const pd_served *from, const pd_consent *consent, uint32_t n,
+                       pd_error *err)
+{
+    pd_rows want = {.vectors = f->rows, .bytes = consent->no ? f->bytes : NULL};
+    return n ? pd_index_gather(pd_resident_index(from->resident), f->slots, n, &want, err) : PD_OK;
+}
+
+/* Rows by id of one table, in bounded gathers: queries first..first + n. A row found replaces the vector given. */
+static pd_status gather_some(pd_search *s, uint32_t first, uint32_t n, fetched *f, pd_error *err)
+{
+    pd_consent consent = pd_consent_of(s->from->info->schema);
+    uint32_t dim = s->info->shape.dim, nbytes = s->from->info->shape.nbytes, found = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t slot = pd_resident_slot(s->from->resident, s->ask->from_ids[first + i]);
         if (slot == PD_NO_SLOT) continue;
-        slots[found] = slot;
-        which[found++] = first + i;
+        f->slots[found] = slot;
+        f->which[found++] = first + i;
     }
-    if (found) {
-        pd_rows want = {.vectors = rows};
-        pd_status status = pd_index_gather(pd_resident_index(s->from->resident), slots, found, &want, err);
-        if (status) return status;
-    }
+    pd_status status = fetch(f, s->from, &consent, found, err);
     uint32_t at = 0;
-    for (uint32_t q = first; q < first + n; q++) {
-        if (at < found && which[at] == q) {
-            float *row = rows + (size_t)at++ * dim;
+    for (uint32_t q = first; !status && q < first + n; q++) {
+        int refused = 0;
+        if (at < found && f->which[at] == q) {
+            float *row = f->rows + (size_t)at * dim;
+            refused = pd_consent_refused(&consent, f->bytes + (size_t)at++ * nbytes);
             /* A stored row without direction says nothing of its user: it counts as absent. */
-            if (usable(s, row)) {
+            if (!refused && usable(s, row)) {
                 memcpy(s->vectors + (size_t)q * dim, row, dim * sizeof *row);
                 s->one[q].rung = PD_RUNG_ROW;
                 s->one[q].has_vector = 1;
                 continue;
             }
         }
-        pd_status status = fall_back(s, q, err);
-        if (status) return status;
+        status = fall_back(s, q, refused, err);
+        if (!status && refused) warn_of_refusal(s, q, f->refused++);
     }
-    return PD_OK;
+    return status;
 }
 
 static pd_status resolve_ids(pd_search *s, pd_error *err)
 {
     uint32_t most = s->count < GATHER ? s->count : GATHER;
-    uint32_t *slots = malloc(2 * most * sizeof *slots);
-    float *rows = malloc((size_t)most * s->info->shape.dim * sizeof *rows);
-    pd_status status = slots && rows ? PD_OK : no_memory(err);
+    fetched f = {0};
+    pd_status status = open_fetched(&f, most, s->info->shape.dim, s->from->info->shape.nbytes, err);
     for (uint32_t q = 0; !status && q < s->count; q += most) {
         uint32_t n = s->count - q < most ? s->count - q : most;
-        status = gather_some(s, q, n, slots, slots + most, rows, err);
+        status = gather_some(s, q, n, &f, err);
     }
-    free(slots);
-    free(rows);
+    close_fetched(&f);
     return status;
 }
 
 /* --------------------------------------------------------------------------------------------------- mixes --- */
 
-static pd_status resolve_mix(pd_search *s, uint32_t q, uint32_t *slots, float *weights, float *rows,
-                             pd_error *err)
+/* The rows of a mix that are there and may be asked with: their rows and places, to the front. */
+static pd_status fetch_mix(pd_search *s, uint32_t q, fetched *f, uint32_t *count, pd_error *err)
 {
     const Pados__V1__Mix *mix = s->ask->mixes[q];
-    pd_served *from = s->mix_tables[q];
-    uint32_t dim = s->info->shape.dim, found = 0;
+    const pd_served *from = s->mix_tables[q];
+    pd_consent consent = pd_consent_of(from->info->schema);
+    uint32_t dim = s->info->shape.dim, nbytes = from->info->shape.nbytes, found = 0, kept = 0;
     for (size_t i = 0; i < mix->n_ids; i++) {
         uint32_t slot = pd_resident_slot(from->resident, mix->ids[i]);
         if (slot == PD_NO_SLOT) continue;
-        slots[found] = slot;
-        weights[found++] = mix->weights[i];
+        f->slots[found] = slot;
+        f->which[found++] = (uint32_t)i;
     }
-    if (found == 0)
-        return pd_fail(err, PD_NOT_FOUND, "mixes[%u]: none of its %zu rows is in table \"%s\"", q, mix->n_ids,
-                       from->table);
+    pd_status status = fetch(f, from, &consent, found, err);
+    if (status) return status;
+    for (uint32_t i = 0; i < found; i++) {
+        if (pd_consent_refused(&consent, f->bytes + (size_t)i * nbytes)) continue;
+        if (kept < i) memcpy(f->rows + (size_t)kept * dim, f->rows + (size_t)i * dim, dim * sizeof *f->rows);
+        f->which[kept++] = f->which[i];
+    }
+    if (kept == 0)
+        return pd_fail(
+            err, PD_NOT_FOUND,
+            found ? "mixes[%u]: of its %zu rows none that is in table \"%s\" consents to being a query"
+                  : "mixes[%u]: none of its %zu rows is in table \"%s\"",
+            q, mix->n_ids, from->table);
     if (found < mix->n_ids)
         pd_search_warn(s, "mixes[%u]: %zu of %zu rows are not in table \"%s\" and were left out", q,
                        mix->n_ids - found, mix->n_ids, from->table);
-    pd_rows want = {.vectors = rows};
-    pd_status status = pd_index_gather(pd_resident_index(from->resident), slots, found, &want, err);
+    if (kept < found)
+        pd_search_warn(s, "mixes[%u]: %u of %zu rows do not consent to being queries and were left out", q,
+                       found - kept, mix->n_ids);
+    *count = kept;
+    return PD_OK;
+}
+
+static pd_status resolve_mix(pd_search *s, uint32_t q, fetched *f, pd_error *err)
+{
+    const Pados__V1__Mix *mix = s->ask->mixes[q];
+    uint32_t dim = s->info->shape.dim, n = 0;
+    pd_status status = fetch_mix(s, q, f, &n, err);
     if (status) return status;
     float *out = s->vectors + (size_t)q * dim;
-    for (uint32_t i = 0; i < found; i++)
+    for (uint32_t i = 0; i < n; i++)
         for (uint32_t d = 0; d < dim; d++)
-            out[d] += weights[i] * rows[(size_t)i * dim + d];
+            out[d] += mix->weights[f->which[i]] * f->rows[(size_t)i * dim + d];
     for (uint32_t d = 0; d < dim; d++)
         if (!isfinite(out[d]))
             return pd_fail(err, PD_INVALID_ARGUMENT, "mixes[%u]: the weighted sum overflows", q);
@@ -267,17 +330,16 @@ static pd_status resolve_mix(pd_search *s, uint32_t q, uint32_t *slots, float *w
 static pd_status resolve_mixes(pd_search *s, pd_error *err)
 {
     size_t most = 1;
-    for (uint32_t q = 0; q < s->count; q++)
+    uint32_t nbytes = 0;
+    for (uint32_t q = 0; q < s->count; q++) {
         if (s->ask->mixes[q]->n_ids > most) most = s->ask->mixes[q]->n_ids;
-    uint32_t *slots = malloc(most * sizeof *slots);
-    float *weights = malloc(most * sizeof *weights);
-    float *rows = malloc(most * s->info->shape.dim * sizeof *rows);
-    pd_status status = slots && weights && rows ? PD_OK : no_memory(err);
+        if (s->mix_tables[q]->info->shape.nbytes > nbytes) nbytes = s->mix_tables[q]->info->shape.nbytes;
+    }
+    fetched f = {0};
+    pd_status status = open_fetched(&f, most, s->info->shape.dim, nbytes, err);
     for (uint32_t q = 0; !status && q < s->count; q++)
-        status = resolve_mix(s, q, slots, weights, rows, err);
-    free(slots);
-    free(weights);
-    free(rows);
+        status = resolve_mix(s, q, &f, err);
+    close_fetched(&f);
     return status;
 }
 

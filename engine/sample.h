@@ -13,10 +13,14 @@ typedef struct pd_sample {
 
 void pd_sample_free(pd_sample *sample);
 
-/* count rows of a version (all of them where it has fewer), for a target of this metric. Rows that are zero under cosine are
- * passed over. */
+/* count rows of a version (all of them where it has fewer), for a target of this metric. Rows that are zero under cosine, and rows
+ * that do not consent to being queries (consent.h), are passed over. */
 pd_status pd_sample_version(const pd_version *version, uint32_t count, pd_metric metric, const char *source,
                             pd_sample *out, pd_error *err);
+/* The same of a version that serves and has changed since: rows that are gone by now, or refuse by now, are passed over, too; the
+ * others are asked with as they were in the version. Not from the executor's thread. */
+pd_status pd_sample_served(pd_executor *executor, const pd_served *served, uint32_t count, pd_metric metric,
+                           pd_sample *out, pd_error *err);
 /* An upload's queries: count of the rows in a file of [rows][dim] f32. INVALID_ARGUMENT naming row and column: a value that is
  * not a number, a row that is zero under cosine (every row of the file is looked at). */
 pd_status pd_sample_file(const char *path, uint64_t rows, uint32_t dim, uint32_t count, pd_metric metric,

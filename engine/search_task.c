@@ -2,6 +2,10 @@
  *
  * Under diversity caps a query asks for more than k hits and keeps the first k that pass the caps; when fewer do, and the index
  * had more to give, it goes back in line asking for four times as many, to the depth that a backend can return.
+ *
+ * The table may change between two slices, so whatever is wanted of a hit's row is gathered with the slice that found it: a hit and
+ * its attributes are of one moment, and the terms of an explanation sum to the score. An exact search runs beside the executor:
+ * its hits are looked up by id when it comes back, and rows that went meanwhile are left out.
  */
 #include "request.h"
 
@@ -12,6 +16,7 @@
 #include "clock.h"
 #include "exact.h"
 #include "pados.pb-c.h"
+#include "writer.h"
 
 #define MAX_SCRATCH (1u << 20) /* hits of a slice under diversity caps */
 
@@ -82,13 +87,51 @@ pd_status pd_search_query(pd_search *s, uint32_t q, pd_hit *hits, pd_query *out,
 
 /* --------------------------------------------------------------------------------------------------- prepare --- */
 
+/* For every hit that may come; pages that none comes to are never touched. */
+static pd_status make_columns(pd_search *s, pd_error *err)
+{
+    const pd_shape *shape = &s->info->shape;
+    size_t most = (size_t)s->count * s->k;
+    if (!s->want_columns) return PD_OK;
+    s->bytes = malloc(most * shape->nbytes + 1);
+    s->floats = malloc((most * shape->nfloats + 1) * sizeof s->floats[0]);
+    s->keys = malloc((most * shape->nkeys + 1) * sizeof s->keys[0]);
+    return s->bytes && s->floats && s->keys ? PD_OK : no_memory(err);
+}
+
+/* A search that must see a change waits until it is visible: *next becomes PD_NEXT_PARK, once. */
+static pd_status await_change(pd_search *s, pd_next *next, pd_error *err)
+{
+    if (pd_writer_visible(pd_catalog_writer(s->catalog)) < s->ask->at_least) {
+        if (s->awaited)
+            return pd_fail(err, PD_UNAVAILABLE, "stopping: the change waited for is not visible yet");
+        s->awaited = 1;
+        *next = PD_NEXT_PARK;
+        return PD_OK;
+    }
+    /* Another version may have been switched in meanwhile, and it is that one which has the change. */
+    pd_served *now = NULL;
+    pd_status status = s->awaited ? pd_catalog_hold(s->catalog, s->ask->table, &now, err) : PD_OK;
+    if (!status && now && now != s->served)
+        status =
+            pd_fail(err, PD_UNAVAILABLE,
+                    "table \"%s\" was switched to another version while the search waited", s->served->table);
+    if (now) pd_catalog_release(now);
+    return status;
+}
+
 static pd_status start(pd_search *s, pd_error *err)
 {
     uint64_t began = pd_now_ns();
+    pd_live_stats live;
+    pd_resident_live(s->served->resident, &live);
+    s->sequence = live.applied;
     pd_status status = pd_resolve(s, err);
     if (status) return status;
     s->hits = malloc((size_t)s->count * s->k * sizeof s->hits[0]);
     if (!s->hits) return no_memory(err);
+    status = make_columns(s, err);
+    if (status) return status;
     for (uint32_t q = 0; q < s->count; q++) {
         const pd_plan *plan;
         status = pd_search_plan(s, q, &plan, err);
@@ -133,12 +176,36 @@ static pd_status diversify(pd_search *s, const pd_compiled *c, pd_hit *hits, uin
     return status;
 }
 
+/* The hits of an exact search, where their rows are now; without those whose rows are no more. */
+static uint32_t find_again(const pd_search *s, pd_one *one, pd_hit *hits, uint32_t n)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t slot = pd_resident_slot(s->served->resident, hits[i].id);
+        if (slot == PD_NO_SLOT) continue;
+        hits[kept] = hits[i];
+        hits[kept++].slot = slot;
+    }
+    one->gone = n - kept;
+    return kept;
+}
+
+static pd_status keep_columns(pd_search *s, uint32_t q, pd_error *err)
+{
+    const pd_shape *shape = &s->info->shape;
+    size_t first = (size_t)q * s->k;
+    if (!s->want_columns) return PD_OK;
+    return gather_columns(s, s->hits + first, s->one[q].count, s->bytes + first * shape->nbytes,
+                          s->floats + first * shape->nfloats, s->keys + first * shape->nkeys, err);
+}
+
 /* One query's answer, found at its depth. */
 static pd_status settle(pd_search *s, uint32_t q, const pd_answer *answer, pd_error *err)
 {
     pd_one *one = &s->one[q];
     const pd_compiled *c = compiled_of(s, q);
     uint32_t n = answer->count;
+    if (s->want.exact) n = find_again(s, one, answer->hits, n);
     one->scanned = answer->scanned;
     s->scanned += answer->scanned;
     one->nprobe = answer->nprobe;
@@ -158,7 +225,7 @@ static pd_status settle(pd_search *s, uint32_t q, const pd_answer *answer, pd_er
         memcpy(s->hits + (size_t)q * s->k, answer->hits, n * sizeof s->hits[0]);
     }
     one->count = n;
-    return PD_OK;
+    return keep_columns(s, q, err);
 }
 
 /* Is the answer proved to be the exact top-k? Where every row was looked at and none of them was left out by its code alone. */
@@ -166,6 +233,7 @@ static int is_complete(const pd_search *s, const pd_one *one)
 {
     const pd_shape *shape = &s->info->shape;
     pd_refine source = s->info->schema->source;
+    if (one->gone) return 0;
     if (one->path == PD_PATH_EXACT || one->path == PD_PATH_ATTRIBUTES || !one->has_vector) return 1;
     if (one->path != PD_PATH_ALL && one->path != PD_PATH_ROWS && one->nprobe < shape->nlist) return 0;
     if (shape->code == PD_CODE_F32) return 1;
@@ -175,43 +243,29 @@ static int is_complete(const pd_search *s, const pd_one *one)
     return precise && (shape->code == PD_CODE_NONE || one->scanned <= one->refined);
 }
 
-/* Attribute values of the hits, in the order of the reply. */
-static pd_status finish(pd_search *s, pd_error *err)
+static void finish(pd_search *s)
 {
-    const pd_shape *shape = &s->info->shape;
+    uint64_t gone = 0;
     s->complete = 1;
     s->nhits = 0;
     for (uint32_t q = 0; q < s->count; q++) {
         s->complete = s->complete && is_complete(s, &s->one[q]);
         s->nhits += s->one[q].count;
+        gone += s->one[q].gone;
     }
-    if (!s->want_columns || !s->nhits) return PD_OK;
-    s->bytes = malloc((size_t)s->nhits * shape->nbytes + 1);
-    s->floats = malloc(((size_t)s->nhits * shape->nfloats + 1) * sizeof s->floats[0]);
-    s->keys = malloc(((size_t)s->nhits * shape->nkeys + 1) * sizeof s->keys[0]);
-    if (!s->bytes || !s->floats || !s->keys) return no_memory(err);
-    size_t at = 0;
-    for (uint32_t q = 0; q < s->count; q++) {
-        pd_status status =
-            gather_columns(s, s->hits + (size_t)q * s->k, s->one[q].count, s->bytes + at * shape->nbytes,
-                           s->floats + at * shape->nfloats, s->keys + at * shape->nkeys, err);
-        if (status) return status;
-        at += s->one[q].count;
-    }
-    return PD_OK;
+    if (gone)
+        pd_search_warn(s, "%llu hits were deleted while the exact search ran, and were left out",
+                       (unsigned long long)gone);
 }
 
-static pd_status go_on(pd_search *s, pd_next *next, pd_error *err)
+static void go_on(pd_search *s, pd_next *next)
 {
     if (s->task.pending) {
         *next = s->want.exact ? PD_NEXT_PARK : PD_NEXT_SEARCH;
-        return PD_OK;
+        return;
     }
-    uint64_t began = pd_now_ns();
     *next = PD_NEXT_DONE;
-    pd_status status = finish(s, err);
-    s->finish_ns += pd_now_ns() - began;
-    return status;
+    finish(s);
 }
 
 static pd_status settle_all(pd_search *s, const uint32_t *which, const pd_answer *answers, uint32_t n,
@@ -232,6 +286,8 @@ static pd_status prepare(pd_task *task, pd_next *next, pd_error *err)
     pd_search *s = of(task);
     pd_status status = PD_OK;
     if (!s->resolved) {
+        status = await_change(s, next, err);
+        if (status || *next == PD_NEXT_PARK) return status;
         status = start(s, err);
     } else if (s->nexact) {
         uint32_t n = s->nexact;
@@ -240,7 +296,8 @@ static pd_status prepare(pd_task *task, pd_next *next, pd_error *err)
         free(s->scratch);
         s->scratch = NULL;
     }
-    return status ? status : go_on(s, next, err);
+    if (!status) go_on(s, next);
+    return status;
 }
 
 /* Room for the hits of the next queries: the request's own where depth is k, else scratch. Returns how many fit. */
@@ -288,7 +345,8 @@ static pd_status absorb(pd_task *task, const pd_query *queries, const pd_answer 
     pd_status status = settle_all(s, s->taken, answers, n, err);
     free(s->scratch);
     s->scratch = NULL;
-    return status ? status : go_on(s, next, err);
+    if (!status) go_on(s, next);
+    return status;
 }
 
 uint32_t pd_search_take_exact(pd_search *s)
@@ -304,7 +362,11 @@ uint32_t pd_search_take_exact(pd_search *s)
 
 static void park(pd_task *task)
 {
-    pd_exact_add(of(task)->exact_worker, of(task));
+    pd_search *s = of(task);
+    if (s->resolved)
+        pd_exact_add(s->exact_worker, s);
+    else
+        pd_writer_await(pd_catalog_writer(s->catalog), task, s->ask->at_least);
 }
 
 static int wanted(pd_task *task)

@@ -13,6 +13,7 @@
 #include "pados.pb-c.h"
 #include "reply.h"
 #include "server_impl.h"
+#include "writes.h"
 
 /* One request in progress. */
 typedef struct serving {
@@ -40,14 +41,14 @@ static uint64_t peek_id(const uint8_t *bytes, size_t length)
     return 0;
 }
 
-static void count_status(pd_door *door, uint32_t status)
+void pd_serve_count(pd_door *door, uint32_t status)
 {
     pd_count(&door->server->metrics.requests[door->port][status < 17 ? status : PD_UNKNOWN], 1);
 }
 
 static void refuse(pd_door *door, pd_call *call, uint64_t id, pd_status status, const char *message)
 {
-    count_status(door, (uint32_t)status);
+    pd_serve_count(door, (uint32_t)status);
     pd_reply_error(call, id, status, message);
 }
 
@@ -80,7 +81,7 @@ static void answer_hello(pd_door *door, pd_call *call, const Pados__V1__Request 
     reply.id = request->id;
     reply.body_case = PADOS__V1__REPLY__BODY_HELLO;
     reply.hello = &hello;
-    count_status(door, PD_OK);
+    pd_serve_count(door, PD_OK);
     pd_reply_send(call, &reply);
     if (request->hello && *request->hello->client)
         pd_log(PD_LOG_DEBUG, "hello from %.100s", request->hello->client);
@@ -152,7 +153,7 @@ static void run_admin(pd_work *work)
         reply->id = s->id;
         for (size_t i = 0; i < reply->n_warnings; i++)
             pd_utf8_clean(reply->warnings[i]);
-        count_status(s->door, PD_OK);
+        pd_serve_count(s->door, PD_OK);
         pd_reply_send(s->call, reply);
     }
     if (reply) pados__v1__reply__free_unpacked(reply, NULL);
@@ -194,9 +195,10 @@ static void run_reply(pd_work *work)
     if (s->status) {
         refuse(s->door, s->call, s->id, s->status, s->err.message);
     } else {
-        count_status(s->door, PD_OK);
+        pd_serve_count(s->door, PD_OK);
         pd_reply_send(s->call, reply);
         observe(server, s->search, pd_us_between(began, pd_now_ns()));
+        pd_recall_offer(server->recall, s->search, atomic_load(&server->config)->recall_sample);
     }
     pd_search_free(s->search);
     atomic_fetch_sub(&server->held_bytes, s->held);
@@ -304,6 +306,10 @@ static void dispatch(serving *s, pd_wire *wire)
         return;
     } else if (request->body_case == PADOS__V1__REQUEST__BODY_SEARCH || data) {
         misdirected(s, request);
+    } else if (pd_writes_wants(request)) {
+        pd_writes_take(s->door, s->call, wire, s->born_ns);
+        free(s);
+        return;
     } else {
         start_admin(s, wire);
         return;

@@ -1,7 +1,7 @@
 /* Start and stop, in order.
  *
  *   start   device, executor, HTTP (not ready), catalog (loads the tables), workers, data and admin listeners
- *   stop    refuse new requests, drain the executor, the exact worker, decoding, administration, replies, the sends; close the
+ *   stop    refuse new requests, write the changes that wait, drain the executor, the exact worker, decoding, administration, replies, the sends; close the
  *           listeners; then catalog, executor and device, which nobody uses any more
  */
 #include "server.h"
@@ -14,6 +14,8 @@
 #include "log.h"
 #include "pados.pb-c.h"
 #include "server_impl.h"
+#include "writer.h"
+#include "writes.h"
 
 static void observe_slice(void *context, uint32_t queries, int background)
 {
@@ -59,6 +61,7 @@ static pd_status open_workers(pd_server *server, pd_error *err)
                                  &server->decode_workers, err);
     if (!status) status = pd_workers_open("pd-reply", 1, UINT32_MAX, &server->reply_workers, err);
     if (!status) status = pd_exact_open(config, server->executor, PD_EXACT_WAITING, &server->exact, err);
+    if (!status) status = pd_writes_open(server, &server->writes, err);
     return status;
 }
 
@@ -72,10 +75,7 @@ static pd_status open_net(pd_server *server, pd_port port, pd_net **out, pd_erro
 
     pd_net_options options = {.name = data ? "data" : "admin",
                               .listener = data ? &config->data : &config->admin,
-
-                              .max_message = config->max_message,
-                              .send_timeout_ms = config->send_timeout_ms,
-                              .pipe_requests = config->pipe_requests,
+                              .config = config,
                               .on_request = pd_serve,
                               .on_gone = pd_serve_gone,
                               .context = door,
@@ -88,7 +88,7 @@ pd_status pd_server_open(const pd_config *config, pd_server **out, pd_error *err
 {
     pd_server *server = calloc(1, sizeof *server);
     if (!server) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the server");
-    server->config = config;
+    atomic_store(&server->config, config);
     pd_status status = pd_tokens_load(config->data.token_file, &server->data_tokens, err);
     if (!status) status = pd_tokens_load(config->admin.token_file, &server->admin_tokens, err);
     if (!status) status = pd_tokens_load(config->http.token_file, &server->http_tokens, err);
@@ -99,6 +99,11 @@ pd_status pd_server_open(const pd_config *config, pd_server **out, pd_error *err
     pd_catalog *catalog = NULL;
     if (!status) status = pd_catalog_open(config, server->device, server->executor, &catalog, err);
     if (!status) status = open_workers(server, err);
+    if (!status) status = pd_recall_book_open(&server->recall_book, err);
+    if (!status) pd_catalog_listen(catalog, server->recall_book);
+    if (!status)
+        status = pd_recall_open(catalog, server->executor, server->exact, server->recall_book,
+                                &server->recall, err);
     atomic_store(&server->catalog, catalog);
     /* Both addresses are taken before anybody is served: each hello names the other, with the port that it really got. */
     if (!status && *config->admin.url) status = open_net(server, PD_PORT_ADMIN, &server->admin_net, err);
@@ -128,10 +133,16 @@ static void stop_work(pd_server *server)
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     /* What was taken in is decoded first: it counts as queued. */
     pd_workers_close(server->decode_workers);
+    pd_recall_stop(server->recall);
+    /* Changes that were taken in are logged and applied, while there is an executor to apply them. */
+    pd_writes_drain(server->writes);
+    pd_catalog *catalog = atomic_load(&server->catalog);
+    if (catalog) pd_writer_stop(pd_catalog_writer(catalog));
     if (server->executor) pd_executor_stop(server->executor);
     pd_exact_close(server->exact);
     pd_workers_close(server->admin_workers);
     pd_workers_close(server->reply_workers);
+    pd_writes_close(server->writes);
 }
 
 void pd_server_close(pd_server *server)
@@ -143,13 +154,16 @@ void pd_server_close(pd_server *server)
     pd_net_close(server->data_net);
     pd_net_close(server->admin_net);
     pd_http_close(server->http);
+    pd_recall_close(server->recall);
     pd_catalog *catalog = atomic_exchange(&server->catalog, NULL);
     if (catalog) pd_catalog_close(catalog);
+    pd_recall_book_close(server->recall_book);
     pd_executor_close(server->executor);
     pd_device_close(server->device);
     pd_tokens_free(server->data_tokens);
     pd_tokens_free(server->admin_tokens);
     pd_tokens_free(server->http_tokens);
+    pd_reload_free(server);
     free(server);
 }
 

@@ -3,6 +3,7 @@
 #define PD_SERVER_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "config.h"
 #include "status.h"
@@ -16,6 +17,12 @@ typedef struct pd_server pd_server;
 pd_status pd_server_open(const pd_config *config, pd_server **out, pd_error *err);
 /* Refuses new requests (UNAVAILABLE), finishes what is queued within stop_ms, closes everything. NULL is allowed. */
 void pd_server_close(pd_server *server);
+/* Reads the configuration again, as pd_config_load does, and takes over all of it or nothing: INVALID_ARGUMENT naming file, line and
+ * key, FAILED_PRECONDITION naming the keys that cannot change while serving, or the bound that was reserved. Says in the log what
+ * became of it. From one thread, between open and close. */
+pd_status pd_server_reload(pd_server *server, const char *path, const char *const *sets, size_t nsets,
+                           pd_error *err);
+uint32_t pd_server_stop_ms(const pd_server *server); /* as configured now */
 /* One line for the log: backend, isa, listeners, tables. */
 void pd_server_about(pd_server *server, char *text, size_t room);
 

@@ -10,6 +10,7 @@
 #include "http.h"
 #include "metrics.h"
 #include "net.h"
+#include "recall.h"
 #include "request.h"
 #include "server.h"
 #include "tokens.h"
@@ -26,18 +27,30 @@
 typedef struct pd_door { /* one listener, seen from serve.c */
     pd_server *server;
     pd_port port;
-    const pd_tokens *tokens;
+    pd_tokens *tokens;
     char other[200]; /* the URL of the listener that does the rest; "": there is none */
 } pd_door;
 
+typedef struct pd_old_config { /* what a reload took over: readers of the one before may still be at it */
+    pd_config *config;
+    struct pd_old_config *next;
+} pd_old_config;
+
+typedef struct pd_write_desk pd_write_desk; /* writes.h */
+
 struct pd_server {
-    const pd_config *config;
+    _Atomic(const pd_config *)
+        config;              /* what serves; a reload replaces it: read it once where one moment matters */
+    pd_old_config *reloaded; /* all that reloads brought, freed at the end */
     pd_metrics metrics;
     pd_tokens *data_tokens, *admin_tokens, *http_tokens;
     pd_device *device;
     pd_executor *executor;
     _Atomic(pd_catalog *) catalog; /* NULL while it loads */
     pd_exact_worker *exact;
+    pd_recall_book *recall_book; /* whether promises are kept: pd_recall_broken() */
+    pd_recall *recall;
+    pd_write_desk *writes;
     pd_workers *admin_workers, *decode_workers, *reply_workers;
     pd_net *data_net, *admin_net;
     pd_http *http;
@@ -48,9 +61,12 @@ struct pd_server {
     atomic_uint_fast64_t held_bytes;
 };
 
+/* reload.c */
+void pd_reload_free(pd_server *server);
 /* serve.c */
 void pd_serve(void *door, pd_call *call, const uint8_t *bytes, size_t length, pd_crowd crowd);
 void pd_serve_gone(void *door);
+void pd_serve_count(pd_door *door, uint32_t status); /* an answer goes out */
 /* pages.c */
 int pd_pages_ready(void *server, char *why, size_t room);
 void pd_pages_metrics(void *server, pd_text *text);

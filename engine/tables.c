@@ -133,6 +133,8 @@ pd_status pd_table_add(pd_table *table, uint64_t number, const pd_version_info *
         known->rows = info->rows;
         known->disk_bytes = info->disk_bytes;
         known->created = info->created;
+        known->sequence = info->sequence;
+        known->parent = info->parent;
         known->dim = info->shape.dim;
         known->code_dim = info->layout.code_dim;
         known->nlist = info->shape.nlist;

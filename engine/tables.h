@@ -21,7 +21,8 @@ typedef struct pd_known {
     pd_version_state state;
     uint64_t rows;
     uint64_t disk_bytes;
-    double created; /* days since 1970-01-01 */
+    double created;            /* days since 1970-01-01 */
+    uint64_t sequence, parent; /* see pd_version_info */
     uint32_t dim, nlist;
     pd_metric metric;
     uint32_t code_dim;
@@ -40,6 +41,8 @@ typedef struct pd_table {
     pd_known *versions; /* ascending by number */
     uint32_t nversions, room;
     struct pd_box *serving, *staged;              /* each counts as one holder */
+    uint64_t rebuild_after_ms;                    /* until then no rebuild starts by itself */
+    double recounted;                             /* the day on which its counters' columns were refreshed */
     int swapping;                                 /* policy drain: nothing serves for the moment */
     char problem[sizeof((pd_error *)0)->message]; /* why nothing serves, where something should */
 } pd_table;

@@ -2,7 +2,9 @@
  *
  * protobuf-c allocates an array and a struct for each repeated message, empty or not: 1 MiB of empty ones (2 bytes each)
  * becomes 32 MiB of heap. The allocator here knows the message's length and refuses what goes past 8 times that and 1 MiB,
- * which no honest request comes near (vectors and ids take 1 byte a byte).
+ * which no honest request comes near (vectors and ids take 1 byte a byte). The nearest is an update of 65,536 rows to 65,536
+ * texts of no length: 10 bytes a row on the wire, and up to 80 for the table that protobuf-c scans its texts into, which is
+ * why the budget is not a smaller one.
  *
  * Small pieces come from chunks that are freed together, so that a context of strings costs no malloc a string; larger
  * ones (scan tables, arrays, vectors) are blocks of their own, because protobuf-c frees its scan tables as it goes and

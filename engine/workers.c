@@ -78,6 +78,13 @@ pd_status pd_workers_add(pd_workers *w, pd_work *work, pd_error *err)
     return status;
 }
 
+void pd_workers_bound(pd_workers *w, uint32_t bound)
+{
+    pthread_mutex_lock(&w->lock);
+    w->bound = bound;
+    pthread_mutex_unlock(&w->lock);
+}
+
 uint32_t pd_workers_waiting(pd_workers *w)
 {
     pthread_mutex_lock(&w->lock);

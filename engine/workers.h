@@ -17,6 +17,8 @@ pd_status pd_workers_open(const char *name, uint32_t threads, uint32_t bound, pd
                           pd_error *err);
 /* RESOURCE_EXHAUSTED naming the bound when it is full. */
 pd_status pd_workers_add(pd_workers *workers, pd_work *work, pd_error *err);
+/* More or fewer may wait from now on; what waits stays. */
+void pd_workers_bound(pd_workers *workers, uint32_t bound);
 uint32_t pd_workers_waiting(pd_workers *workers);
 /* Runs what waits, then joins the threads. Nothing may be added any more. NULL is allowed. */
 void pd_workers_close(pd_workers *workers);

@@ -2,7 +2,8 @@
  *
  * A dictionary numbers names in the order of their first sight and never forgets one. Look-ups go through a small open
  * hash beside the array of names (at most 255 names in 1,024 slots), because the ingest of a large CSV does one per
- * cell. Numbers are read by strtof in the C locale, whatever locale the process has.
+ * cell. A version that serves may learn names while other threads look some up: entries and counts are published by release
+ * stores, in arrays that never move. Numbers are read by strtof in the C locale, whatever locale the process has.
  */
 #include <locale.h>
 #include <math.h>
@@ -37,20 +38,25 @@ static void hash_in(pd_attribute *attribute, const char *name, uint32_t value)
     uint32_t at = hash_of(name) & (SLOTS - 1);
     while (attribute->slots[at])
         at = (at + 1) & (SLOTS - 1);
-    attribute->slots[at] = (uint16_t)(value + 1);
+    __atomic_store_n(&attribute->slots[at], (uint16_t)(value + 1), __ATOMIC_RELEASE);
+}
+
+static uint32_t slot_at(const pd_attribute *attribute, uint32_t at)
+{
+    return __atomic_load_n(&attribute->slots[at], __ATOMIC_ACQUIRE);
 }
 
 int pd_attribute_value(const pd_attribute *attribute, const char *name)
 {
+    uint32_t count = pd_attribute_values(attribute);
     if (!attribute->slots) {
-        for (uint32_t v = 0; v < attribute->nvalues; v++)
+        for (uint32_t v = 0; v < count; v++)
             if (!strcmp(attribute->values[v], name)) return (int)v;
         return -1;
     }
-    for (uint32_t at = hash_of(name) & (SLOTS - 1); attribute->slots[at]; at = (at + 1) & (SLOTS - 1)) {
-        uint32_t value = attribute->slots[at] - 1u;
-        if (value < attribute->nvalues && !strcmp(attribute->values[value], name)) return (int)value;
-    }
+    for (uint32_t at = hash_of(name) & (SLOTS - 1), slot; (slot = slot_at(attribute, at)) != 0;
+         at = (at + 1) & (SLOTS - 1))
+        if (slot - 1u < count && !strcmp(attribute->values[slot - 1u], name)) return (int)(slot - 1u);
     return -1;
 }
 
@@ -74,8 +80,9 @@ pd_status pd_attribute_add(pd_attribute *attribute, const char *name, uint32_t *
     char *copy = malloc(length + 1);
     if (!copy) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "attribute \"%s\": no memory", attribute->name);
     memcpy(copy, name, length + 1);
-    *value = attribute->nvalues++;
+    *value = attribute->nvalues;
     attribute->values[*value] = copy;
+    __atomic_store_n(&attribute->nvalues, *value + 1, __ATOMIC_RELEASE);
     hash_in(attribute, copy, *value);
     return PD_OK;
 }
@@ -113,9 +120,11 @@ void pd_attribute_close(pd_attribute *attribute)
         free(attribute->values[v]);
     free(attribute->values);
     free(attribute->slots);
+    free(attribute->events);
     attribute->values = NULL;
     attribute->slots = NULL;
-    attribute->nvalues = 0;
+    attribute->events = NULL;
+    attribute->nvalues = attribute->nevents = 0;
 }
 
 /* ------------------------------------------------------------------------------------------------- numbers --- */
@@ -168,9 +177,36 @@ pd_status pd_attribute_number(const pd_attribute *attribute, const char *cell, f
         *value = (float)days;
         return PD_OK;
     }
-    if (!attribute->age && read_decimal(cell, NULL, value)) return PD_OK;
+    if (!attribute->age && read_decimal(cell, NULL, value)) {
+        if (!attribute->counts || *value >= 0) return PD_OK;
+        return pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\": %s is below 0, which no counter is",
+                       attribute->name, cell);
+    }
     return pd_fail(err, PD_INVALID_ARGUMENT, "attribute \"%s\": \"%.64s\" is not a %s", attribute->name, cell,
                    attribute->age ? "date, a time or unix seconds" : "finite decimal number");
+}
+
+pd_status pd_attribute_set_events(pd_attribute *attribute, const pd_event *events, uint32_t n, pd_error *err)
+{
+    if (!n) return PD_OK;
+    attribute->events = malloc(n * sizeof *events);
+    if (!attribute->events)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "attribute \"%s\": no memory", attribute->name);
+    memcpy(attribute->events, events, n * sizeof *events);
+    attribute->nevents = n;
+    return PD_OK;
+}
+
+int pd_attribute_event(const pd_attribute *attribute, const char *event, double *weight)
+{
+    *weight = 1;
+    if (!attribute->nevents) return attribute->counts;
+    for (uint32_t i = 0; i < attribute->nevents; i++) {
+        if (strcmp(attribute->events[i].name, event) != 0) continue;
+        *weight = attribute->events[i].weight;
+        return 1;
+    }
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------------------------------- days --- */

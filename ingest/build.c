@@ -1,7 +1,9 @@
 /* Building a version, stage by stage:
  *
- *   validate   every value is looked at once, ids are put in a map that finds the second of a pair
- *   attributes the CSV is joined by id, values get their numbers, knots and representatives are chosen   build_columns.c
+ *   validate   every value is looked at once, ids are put in a map that finds the second of a pair       build_rows.c
+ *   attributes the CSV is joined by id, values get their numbers                                         build_columns.c
+ *              or columns of numbers are taken as they come                                              build_given.c
+ *              knots and representatives are chosen                                                      build_columns.c
  *   train      centroids from a seeded sample                                                            build_lists.c
  *   assign     each row's nearest centroid, then order: by list, by the leading attribute, by id
  *   write      pages in slot order, sequentially, into FOLDER.tmp; sync, rename                          build_write.c
@@ -22,15 +24,8 @@
 #include <unistd.h>
 
 #include "build_impl.h"
-#include "f16.h"
-#include "score.h"
 
-/* Beyond this a square may not be finite in f32 once summed over the dimensions. */
-#define LARGEST_VALUE 1e16f
-#define LARGEST_F16   65504.0f
-#define TASK_ROWS     512u
-#define TICK_TASKS    64u /* tasks between two questions whether to go on */
-#define MOST_THREADS  1024
+#define MOST_THREADS 1024
 
 uint32_t pd_auto_nlist(uint64_t rows)
 {
@@ -41,65 +36,6 @@ uint32_t pd_auto_nlist(uint64_t rows)
     return nlist < 1 ? 1 : nlist;
 }
 
-uint64_t pd_builder_id(const pd_builder *b, uint64_t row)
-{
-    return b->in->ids ? b->in->ids[row] : row;
-}
-
-static void convert(const pd_builder *b, uint64_t row, float *out)
-{
-    size_t at = (size_t)row * b->dim;
-    switch (b->in->dtype) {
-    case PD_DTYPE_F16: {
-        const unsigned char *from = (const unsigned char *)b->in->rows + at * 2;
-        for (uint32_t d = 0; d < b->dim; d++) {
-            pd_f16 half;
-            memcpy(&half, from + (size_t)d * 2, 2);
-            out[d] = pd_f16_to_f32(half);
-        }
-        break;
-    }
-    case PD_DTYPE_I8:
-        for (uint32_t d = 0; d < b->dim; d++)
-            out[d] = (float)((const int8_t *)b->in->rows)[at + d];
-        break;
-    case PD_DTYPE_U8:
-        for (uint32_t d = 0; d < b->dim; d++)
-            out[d] = (float)((const uint8_t *)b->in->rows)[at + d];
-        break;
-    default: /* f32; others were refused. Mapped bytes may begin anywhere, so no float pointer. */
-        memcpy(out, (const unsigned char *)b->in->rows + at * 4, (size_t)b->dim * 4);
-    }
-}
-
-void pd_builder_row(const pd_builder *b, uint64_t row, float *out)
-{
-    convert(b, row, out);
-    if (b->shape.metric == PD_COSINE) pd_normalise(out, b->dim);
-}
-
-typedef struct rows_job {
-    const pd_builder *b;
-    uint64_t first, n;
-    const uint64_t *which;
-    float *out;
-} rows_job;
-
-static void rows_task(void *context, uint32_t task, uint32_t worker)
-{
-    (void)worker;
-    const rows_job *job = context;
-    uint64_t end = (uint64_t)(task + 1) * TASK_ROWS;
-    for (uint64_t i = (uint64_t)task * TASK_ROWS; i < end && i < job->n; i++)
-        pd_builder_row(job->b, job->which ? job->which[i] : job->first + i, job->out + i * job->b->dim);
-}
-
-void pd_builder_rows(const pd_builder *b, uint64_t first, const uint64_t *which, uint64_t n, float *out)
-{
-    rows_job job = {.b = b, .first = first, .n = n, .which = which, .out = out};
-    pd_pool_run(b->pool, (uint32_t)((n + TASK_ROWS - 1) / TASK_ROWS), rows_task, &job);
-}
-
 pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done, uint64_t total,
                           pd_error *err)
 {
@@ -108,117 +44,11 @@ pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done,
     return PD_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ validate --- */
-
-static pd_status check_values(const pd_builder *b, uint64_t row, float most, float *values, pd_error *err)
-{
-    convert(b, row, values);
-    float largest = 0.0f;
-    int finite = 1;
-    for (uint32_t d = 0; d < b->dim; d++) {
-        float size = fabsf(values[d]);
-        finite &= size <= most; /* false for a NaN */
-        largest = size > largest ? size : largest;
-    }
-    if (!finite) {
-        uint32_t d = 0;
-        while (fabsf(values[d]) <= most)
-            d++;
-        const char *what = isnan(values[d])   ? "is not a number"
-                           : isinf(values[d]) ? "is infinite"
-                                              : "is too large for the precision that the table keeps";
-        return pd_fail(err, PD_INVALID_ARGUMENT, "row %llu, column %u %s", (unsigned long long)row, d, what);
-    }
-    float low = b->refine == PD_REFINE_I8 ? -128.0f : 0.0f,
-          high = b->refine == PD_REFINE_I8 ? 127.0f : 255.0f;
-    for (uint32_t d = 0; (b->refine == PD_REFINE_I8 || b->refine == PD_REFINE_U8) && d < b->dim; d++)
-        if (values[d] != rintf(values[d]) || values[d] < low || values[d] > high)
-            return pd_fail(
-                err, PD_INVALID_ARGUMENT,
-                "row %llu, column %u is %g, no whole number from %g to %g as refine = \"%s\" keeps",
-                (unsigned long long)row, d, (double)values[d], (double)low, (double)high,
-                pd_refine_name(b->refine));
-    if (b->schema->metric == PD_COSINE && (largest == 0.0f || !pd_normalise(values, b->dim)))
-        return pd_fail(err, PD_INVALID_ARGUMENT, "row %llu is a zero vector, which has no cosine",
-                       (unsigned long long)row);
-    return PD_OK;
-}
-
-typedef struct check_job {
-    const pd_builder *b;
-    uint64_t first, end;
-    float most;
-    float *values;            /* [threads][dim] */
-    uint64_t bad[TICK_TASKS]; /* by task: the first row that is refused, UINT64_MAX */
-} check_job;
-
-static void check_task(void *context, uint32_t task, uint32_t worker)
-{
-    check_job *job = context;
-    float *values = job->values + (size_t)worker * job->b->dim;
-    uint64_t row = job->first + (uint64_t)task * TASK_ROWS, end = row + TASK_ROWS;
-    if (end > job->end) end = job->end;
-    while (row < end && !check_values(job->b, row, job->most, values, NULL))
-        row++;
-    job->bad[task] = row < end ? row : UINT64_MAX;
-}
-
-/* Rows from job->first on, as many as there are tasks for. */
-static pd_status check_some(check_job *job, pd_error *err)
-{
-    uint32_t tasks = (uint32_t)((job->end - job->first + TASK_ROWS - 1) / TASK_ROWS);
-    pd_pool_run(job->b->pool, tasks, check_task, job);
-    for (uint32_t task = 0; task < tasks; task++)
-        if (job->bad[task] != UINT64_MAX)
-            return check_values(job->b, job->bad[task], job->most, job->values, err);
-    return PD_OK;
-}
-
-static pd_status note_id(pd_builder *b, uint64_t row, pd_error *err)
-{
-    uint64_t id = b->in->ids[row];
-    if (id == UINT64_MAX)
-        return pd_fail(err, PD_INVALID_ARGUMENT,
-                       "row %llu has the id %llu, which stands for no row in answers",
-                       (unsigned long long)row, (unsigned long long)id);
-    uint32_t before = pd_idmap_put(&b->rows_of, id, (uint32_t)row);
-    if (before == PD_IDMAP_NONE) return PD_OK;
-    return pd_fail(err, PD_INVALID_ARGUMENT, "rows %u and %llu have the same id %llu", before,
-                   (unsigned long long)row, (unsigned long long)id);
-}
-
-static float most_of(const pd_builder *b)
-{
-    const pd_schema *s = b->schema;
-    if (s->metric == PD_COSINE) return 3e38f;
-    int half = s->source == PD_REFINE_F16 || b->refine == PD_REFINE_F16 || s->code == PD_CODE_F16;
-    return half ? LARGEST_F16 : LARGEST_VALUE;
-}
-
-static pd_status validate(pd_builder *b, pd_error *err)
-{
-    check_job job = {.b = b, .most = most_of(b)};
-    job.values = malloc((size_t)b->threads * b->dim * sizeof *job.values);
-    if (!job.values) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a row");
-    pd_status status = b->in->ids ? pd_idmap_open(&b->rows_of, b->count, err) : PD_OK;
-    for (; !status && job.first < b->count; job.first = job.end) {
-        uint64_t most = (uint64_t)TICK_TASKS * TASK_ROWS;
-        job.end = b->count - job.first < most ? b->count : job.first + most;
-        status = pd_builder_tick(b, "validate", job.first, b->count, err);
-        if (!status) status = check_some(&job, err);
-        for (uint64_t row = job.first; !status && b->in->ids && row < job.end; row++)
-            status = note_id(b, row, err);
-    }
-    free(job.values);
-    return status;
-}
-
-/* ------------------------------------------------------------------------------------------------ the whole --- */
-
 static pd_status check_input(pd_builder *b, pd_error *err)
 {
     const pd_build_input *in = b->in;
     pd_status status = pd_name_check("table", in->table, err);
+    if (!status) status = pd_builder_check_columns(in, err);
     if (status) return status;
     if (in->dtype != PD_DTYPE_F32 && in->dtype != PD_DTYPE_F16 && in->dtype != PD_DTYPE_I8 &&
         in->dtype != PD_DTYPE_U8)
@@ -231,10 +61,12 @@ static pd_status check_input(pd_builder *b, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT,
                        "the rows have %u columns, the schema of \"%s\" says dim = %u", in->dim, in->table,
                        in->schema->dim);
-    if (in->version > INT64_MAX)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "version %llu is too large",
-                       (unsigned long long)in->version);
+    if (in->version > INT64_MAX || in->parent > INT64_MAX || in->sequence > INT64_MAX)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "version %llu, parent %llu, sequence %llu: one is too large",
+                       (unsigned long long)in->version, (unsigned long long)in->parent,
+                       (unsigned long long)in->sequence);
     uint32_t asked = in->nlist ? in->nlist : in->schema->nlist;
+    if (in->parent && asked > in->count) asked = 0; /* rows went since the lists were asked for */
     uint32_t nlist = asked ? asked : pd_auto_nlist(in->count);
     if (in->schema->index && in->count && asked && (asked > in->count || asked > PD_MAX_NLIST))
         return pd_fail(err, PD_INVALID_ARGUMENT, "%u lists were asked for, but there are %llu rows", asked,
@@ -260,7 +92,8 @@ static pd_status check_input(pd_builder *b, pd_error *err)
 
 static pd_status run(pd_builder *b, const char *folder, pd_error *err)
 {
-    pd_status status = validate(b, err);
+    pd_status status = pd_builder_refine(b, err);
+    if (!status) status = pd_builder_validate(b, err);
     if (!status) status = pd_builder_columns(b, err);
     if (status) return status;
     pd_idmap_close(&b->rows_of);

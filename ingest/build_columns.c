@@ -330,6 +330,8 @@ pd_status pd_builder_columns(pd_builder *b, pd_error *err)
                        (unsigned long long)b->count);
     for (uint64_t i = 0; i < (uint64_t)s->nfloats * b->count; i++)
         b->floats[i] = NAN;
-    pd_status status = b->in->attributes ? read_csv(b, err) : PD_OK;
+    pd_status status = PD_OK;
+    if (b->in->attributes) status = read_csv(b, err);
+    if (pd_builder_has_columns(b->in)) status = pd_builder_given(b, err);
     return status ? status : complete(b, err);
 }

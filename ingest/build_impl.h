@@ -1,5 +1,5 @@
-/* A build in progress, shared by its stages: build.c (validate), build_columns.c (attributes), build_lists.c (train,
- * assign, order), build_write.c (encode, write). */
+/* A build in progress, shared by its stages: build.c (the whole), build_rows.c (validate), build_columns.c and build_given.c
+ * (attributes), build_lists.c (train, assign, order), build_write.c (encode, write). */
 #ifndef PD_BUILD_IMPL_H
 #define PD_BUILD_IMPL_H
 
@@ -56,7 +56,16 @@ void pd_builder_rows(const pd_builder *b, uint64_t first, const uint64_t *which,
 pd_status pd_builder_tick(const pd_builder *b, const char *stage, uint64_t done, uint64_t total,
                           pd_error *err);
 
-/* Reads the CSV into columns and completes the schema: dictionaries, knots, representatives. */
+/* build_rows.c: looks at every value and puts the ids into rows_of. */
+pd_status pd_builder_validate(pd_builder *b, pd_error *err);
+/* Turns refine into what the rows were kept in before, where that loses nothing. Before validate. */
+pd_status pd_builder_refine(pd_builder *b, pd_error *err);
+
+/* build_given.c: attributes that come as columns. */
+int pd_builder_has_columns(const pd_build_input *in);
+pd_status pd_builder_check_columns(const pd_build_input *in, pd_error *err);
+pd_status pd_builder_given(pd_builder *b, pd_error *err);
+/* Reads the CSV into columns, or takes those that are given, and completes the schema: dictionaries, knots, representatives. */
 pd_status pd_builder_columns(pd_builder *b, pd_error *err);
 /* Trains, assigns, orders, and measures the standard deviations. */
 pd_status pd_builder_lists(pd_builder *b, pd_error *err);

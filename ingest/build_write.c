@@ -356,6 +356,8 @@ static pd_status write_manifest(writer *w, pd_error *err)
     m->created = b->now;
     m->rows = b->count;
     m->seed = b->in->seed;
+    m->sequence = b->in->sequence;
+    m->parent = b->in->parent;
     m->dim = b->dim;
     m->code_dim = b->layout.code_dim;
     m->refine = b->shape.refine;

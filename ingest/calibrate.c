@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "consent.h"
 #include "random.h"
 #include "score.h"
-#include "version_impl.h"
 
 #define WEIGHTS_BYTES (64u << 20)
 #define SD_QUERIES    128u
@@ -60,18 +60,23 @@ static void shuffle(uint32_t *items, uint32_t n, uint64_t seed)
     }
 }
 
-/* The ids of slots, from the pages on disk: the index belongs to the searching side. */
-static pd_status read_ids(const pd_version *v, const uint32_t *slots, uint32_t n, uint64_t *ids,
-                          pd_error *err)
+/* Those of the slots whose rows may be queries; their ids into ids, from the pages on disk: the index belongs to the searching side. */
+static pd_status keep_willing(const pd_version *v, uint32_t *slots, uint32_t *n, uint64_t *ids, pd_error *err)
 {
-    void *page = aligned_alloc(64, (size_t)v->files[PD_FILE_PAGES].page_bytes);
-    if (!page) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a page");
-    pd_status status = PD_OK;
-    for (uint32_t i = 0; !status && i < n; i++) {
-        status = pd_page_file_read(&v->files[PD_FILE_PAGES], slots[i] / PD_PAGE_ROWS, 1, page, err);
-        if (!status) ids[i] = pd_page_ids(&v->info.layout, page)[slots[i] % PD_PAGE_ROWS];
+    const pd_version_info *info = pd_version_info_of(v);
+    pd_consent consent = pd_consent_of(info->schema);
+    uint32_t nbytes = info->shape.nbytes, kept = 0;
+    uint8_t *bytes = malloc((size_t)*n * nbytes + 1);
+    if (!bytes) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the columns of %u rows", *n);
+    pd_rows want = {.ids = ids, .bytes = bytes};
+    pd_status status = pd_version_rows(v, slots, *n, &want, err);
+    for (uint32_t i = 0; !status && i < *n; i++) {
+        if (pd_consent_refused(&consent, bytes + (size_t)i * nbytes)) continue;
+        slots[kept] = slots[i];
+        ids[kept++] = ids[i];
     }
-    free(page);
+    if (!status) *n = kept;
+    free(bytes);
     return status;
 }
 
@@ -99,9 +104,10 @@ static pd_status take_queries(pd_calibrating *r, pd_error *err)
                    dim * sizeof *r->queries);
     } else {
         take_slots(r->info, r->n, in->seed, from);
+        status = pd_version_settle(in->version, from, r->n, err);
         shuffle(from, r->n, in->seed + 1);
         r->exclude = malloc((size_t)r->n * sizeof *r->exclude);
-        status = r->exclude ? read_ids(in->version, from, r->n, r->exclude, err)
+        status = r->exclude ? keep_willing(in->version, from, &r->n, r->exclude, err)
                             : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u queries", r->n);
         if (!status) status = pd_version_source(in->version, from, r->n, r->queries, err);
     }
@@ -349,6 +355,10 @@ pd_status pd_calibrate(const pd_calibrate_input *input, pd_calibration *out, pd_
     if (info->rows == 0 || info->shape.nlist == 0 || (input->queries && input->count == 0)) return PD_OK;
     pd_calibrating r = {.in = input, .info = info, .progress = progress, .context = context};
     pd_status status = take_queries(&r, err);
+    if (!status && !r.n) {
+        close_run(&r);
+        return PD_OK; /* no row of the table may be asked with */
+    }
     if (!status) status = measure_spreads(&r, out, err);
     if (!status) status = open_weights(&r, out->similarity_sd, err);
     if (!status) status = open_truths(&r, err);

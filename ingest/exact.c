@@ -36,11 +36,7 @@ static pd_status stream(const pd_version *v, pd_device *device, pd_exact *exact,
                           .rows = p->rows,
                           .dtype = v->schema->source,
                           .first_page = first};
-        status = pd_page_file_read(&v->files[PD_FILE_PAGES], first, block.npages, p->pages, err);
-        for (uint32_t i = 0; !status && i < block.npages; i++)
-            status =
-                pd_page_check(v, first + i, (unsigned char *)p->pages + i * v->info.layout.page_bytes, err);
-        if (!status) status = pd_page_file_read(&v->files[PD_FILE_SOURCE], first, block.npages, p->rows, err);
+        status = pd_version_read(v, first, block.npages, p->pages, p->rows, err);
         if (!status) status = pd_exact_block(device, exact, &block, err);
         if (!status && progress && progress(context, "exact", first + block.npages, v->info.npages))
             status = pd_fail(err, PD_CANCELLED, "the exact search was stopped");

@@ -195,6 +195,31 @@ err_after_open:
     return status;
 }
 
+pd_status pd_file_sum(const char *path, uint64_t *bytes, uint64_t *sum, pd_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return pd_fail_errno(err, "open", path);
+    pd_status status = PD_OK;
+    unsigned char *piece = malloc(BUFFER_BYTES);
+    XXH3_state_t *hash = XXH3_createState();
+    if (!piece || !hash || XXH3_64bits_reset(hash) != XXH_OK)
+        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to read %s", path);
+    *bytes = 0;
+    while (!status) {
+        ssize_t got = read(fd, piece, BUFFER_BYTES);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) status = pd_fail_errno(err, "read", path);
+        if (got <= 0) break;
+        XXH3_64bits_update(hash, piece, (size_t)got);
+        *bytes += (uint64_t)got;
+    }
+    if (!status) *sum = XXH3_64bits_digest(hash);
+    XXH3_freeState(hash);
+    free(piece);
+    close(fd);
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------------ folders --- */
 
 pd_status pd_folder_sync(const char *folder, pd_error *err)

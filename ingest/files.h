@@ -46,6 +46,9 @@ pd_status pd_file_read(const char *path, uint64_t limit, void **bytes, size_t *l
 pd_status pd_file_read_at(int fd, const char *path, uint64_t offset, size_t length, void *into,
                           pd_error *err);
 
+/* The length and XXH3-64 of a file, read in pieces. NOT_FOUND. */
+pd_status pd_file_sum(const char *path, uint64_t *bytes, uint64_t *sum, pd_error *err);
+
 /* Syncs the folder that holds path, so that a rename to it lasts. */
 pd_status pd_folder_sync_parent(const char *path, pd_error *err);
 

@@ -14,6 +14,7 @@
 
 typedef struct pd_idmap {
     uint64_t capacity, count;
+    uint64_t room; /* entries it may hold; more would make it slow */
     uint64_t *keys;
     uint32_t *values; /* PD_IDMAP_NONE: free */
 } pd_idmap;
@@ -25,6 +26,14 @@ void pd_idmap_close(pd_idmap *map); /* a zeroed one is allowed */
  * than it made room for. */
 uint32_t pd_idmap_put(pd_idmap *map, uint64_t key, uint32_t value);
 uint32_t pd_idmap_get(const pd_idmap *map, uint64_t key); /* PD_IDMAP_NONE: not there */
+/* Asks the processor for where a key's search begins, for a put or get that comes soon. */
+void pd_idmap_prefetch(const pd_idmap *map, uint64_t key);
+/* Puts a pair, or gives a key that is there another value. Room as for put. */
+void pd_idmap_set(pd_idmap *map, uint64_t key, uint32_t value);
+void pd_idmap_remove(pd_idmap *map, uint64_t key); /* one that is not there: nothing */
+void pd_idmap_clear(pd_idmap *map);
+/* The same pairs with room for rows entries, in a map of its own. RESOURCE_EXHAUSTED. */
+pd_status pd_idmap_copy(const pd_idmap *map, uint64_t rows, pd_idmap *out, pd_error *err);
 uint64_t pd_idmap_memory(const pd_idmap *map);
 
 #endif

@@ -6,7 +6,7 @@
  *                           search can see. What is staged can be dropped again (the log could not be written)
  *   apply    the executor   the slots, the id map, postings and histograms. It cannot fail, but with the device
  * There is one writer at a time (whoever catches up, restores or serves writes); changes are applied in the order in which they
- * were staged. Rows never move: a replaced row whose list stays keeps its slot; else its old slot is emptied and joins its
+ * were staged. The executor waits for a stage that is under way (at most the time that growing the id map takes). Rows never move: a replaced row whose list stays keeps its slot; else its old slot is emptied and joins its
  * list's free ones once the change is applied.
  *
  * The source rows of changed rows are in the log of changes, not here: for each row written since the version was built the
@@ -26,7 +26,8 @@
 #define PD_CHANGE_ROWS 65536u /* of one change, at most */
 
 typedef enum pd_change_kind {
-    PD_CHANGE_UPSERT = 1, /* whole rows: an attribute that is not named becomes unknown; counters stay (see below) */
+    PD_CHANGE_UPSERT =
+        1, /* whole rows: an attribute that is not named becomes unknown; counters stay (see below) */
     PD_CHANGE_UPDATE = 2, /* named attributes of rows that are there; the vector is not touched */
     PD_CHANGE_DELETE = 3,
     PD_CHANGE_COUNT = 4, /* counters: one number attribute with feedback, see pd_counter in schema.h */
@@ -34,10 +35,10 @@ typedef enum pd_change_kind {
 
 /* One attribute's values, a row each. */
 typedef struct pd_change_column {
-    uint32_t attribute;    /* its number in the schema */
-    const uint8_t *values; /* category: [n] value numbers, 0 unknown */
-    const float *numbers;  /* number: [n], NaN unknown; times as days since 1970-01-01 */
-    const uint64_t *words; /* set: [n] masks; key: [n], 0 unknown */
+    uint32_t attribute;     /* its number in the schema */
+    const uint8_t *values;  /* category: [n] value numbers, 0 unknown */
+    const float *numbers;   /* number: [n], NaN unknown; times as days since 1970-01-01 */
+    const uint64_t *words;  /* set: [n] masks; key: [n], 0 unknown */
     const double *counters; /* PD_CHANGE_COUNT: [n] log2 of the decayed sum, see pd_counter_value() */
 } pd_change_column;
 
@@ -84,18 +85,22 @@ void pd_staged_drop(pd_resident *resident, pd_staged **staged, uint32_t n);
 pd_status pd_resident_apply(pd_resident *resident, pd_staged *staged, pd_error *err);
 
 typedef struct pd_live_stats {
-    uint64_t rows;     /* now */
-    uint64_t applied;  /* the sequence of the last change applied; what the version was built with before any */
-    uint64_t changed;  /* rows written (upserted) or gone since the version was built, each counted once while it stays so */
-    uint32_t pages;    /* reserved beyond the version's */
+    uint64_t rows; /* now */
+    uint64_t
+        applied; /* the sequence of the last change applied; what the version was built with before any */
+    uint64_t
+        changed; /* rows written (upserted) or gone since the version was built, each counted once while it stays so; a row
+                          that went and came back counts for both */
+    uint32_t pages;      /* reserved beyond the version's */
     uint32_t pages_free; /* of these, in no list yet */
-    double imbalance;  /* nlist * sum(rows_l^2) / rows^2: 1 when lists are all alike; of the version when it was loaded
+    double
+        imbalance; /* nlist * sum(rows_l^2) / rows^2: 1 when lists are all alike; of the version when it was loaded
                           beside it: */
     double imbalance_built;
 } pd_live_stats;
 /* Any thread. */
 void pd_resident_live(const pd_resident *resident, pd_live_stats *stats);
-/* Says that everything up to sequence is in the resident, though nothing of it was for this table. The writer. */
+/* Says that everything up to sequence is in the resident, though nothing of it was for this table. Any thread. */
 void pd_resident_reached(pd_resident *resident, uint64_t sequence);
 
 /* While a plan is made of a resident's postings and histograms, by a thread that is not the executor: what it was handed stays
@@ -110,7 +115,8 @@ void pd_resident_unlock(const pd_resident *resident);
  * they were worth at a moment: written with every count, and for all rows by pd_resident_recount. */
 double pd_counter_add(double counter, double weight, double time, double half_life);
 float pd_counter_value(double counter, double time, double half_life); /* 0 where nothing was counted */
-/* The counter of a slot that holds a row, for the writer to add to. attribute: a number with feedback. */
+/* The counter of a slot that holds a row or will, what is staged included, for the writer to add to. attribute: of the version's schema, a
+ * number with feedback. */
 double pd_resident_counter(const pd_resident *resident, const pd_attribute *attribute, uint32_t slot);
 /* The slot as the writer sees it, what is staged included. PD_NO_SLOT. */
 uint32_t pd_resident_staged_slot(const pd_resident *resident, uint64_t id);
@@ -132,13 +138,13 @@ typedef struct pd_live_source {
 } pd_live_source;
 
 /* Exact search over what the table holds now, page by page as the stream passes: pd_version_exact() with changes. Any thread but the
- * one that searches. */
+ * one that searches. A row that moves to another list meanwhile may be missed; none is answered twice. */
 pd_status pd_resident_exact(pd_resident *resident, const pd_live_source *source, pd_device *device,
                             const pd_query *queries, uint32_t count, pd_answer *answers, pd_progress progress,
                             void *context, pd_error *err);
 
 /* The rows that the table holds now, in slot order, some at a time: vectors [n][dim] of full precision, columns as pd_rows (bytes of
- * [n][nbytes] and so on). Each piece is what the table held at one moment; pieces are not of the same moment, and changes made
+ * [n][nbytes] and so on), counters [n][numbers with feedback, in the schema's order]. Each piece is what the table held at one moment; pieces are not of the same moment, and changes made
  * meanwhile are in some of them: applying them again makes it whole. */
 typedef pd_status (*pd_live_visit)(void *context, uint32_t n, const float *vectors, const uint64_t *ids,
                                    const uint8_t *bytes, const float *floats, const uint64_t *keys,

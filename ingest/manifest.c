@@ -103,14 +103,15 @@ pd_status pd_manifest_text(const pd_manifest *m, char **text, size_t *length, pd
     json_t *files = files_json(m);
     if (!files) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the manifest");
     json_t *root = json_pack(
-        "{s:i, s:s, s:I, s:f, s:I, s:o, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}",
+        "{s:i, s:s, s:I, s:f, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, "
+        "s:o}",
         "format", PD_FORMAT_NUMBER, "table", m->table, "version", (json_int_t)m->version, "created",
-        m->created, "rows", (json_int_t)m->rows, "seed", sum_json(m->seed), "dim", (json_int_t)m->dim,
-        "code_dim", (json_int_t)m->code_dim, "nlist", (json_int_t)m->nlist, "refine",
-        pd_refine_name(m->refine), "npages", (json_int_t)m->npages, "page_bytes", (json_int_t)m->page_bytes,
-        "refine_bytes", (json_int_t)m->refine_bytes, "source_bytes", (json_int_t)m->source_bytes, "beta",
-        (double)m->beta, "similarity_sd", (double)m->similarity_sd, "residual_sd", (double)m->residual_sd,
-        "files", files);
+        m->created, "rows", (json_int_t)m->rows, "seed", sum_json(m->seed), "sequence",
+        (json_int_t)m->sequence, "parent", (json_int_t)m->parent, "dim", (json_int_t)m->dim, "code_dim",
+        (json_int_t)m->code_dim, "nlist", (json_int_t)m->nlist, "refine", pd_refine_name(m->refine), "npages",
+        (json_int_t)m->npages, "page_bytes", (json_int_t)m->page_bytes, "refine_bytes",
+        (json_int_t)m->refine_bytes, "source_bytes", (json_int_t)m->source_bytes, "beta", (double)m->beta,
+        "similarity_sd", (double)m->similarity_sd, "residual_sd", (double)m->residual_sd, "files", files);
     if (!root) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to write the manifest");
     pd_status status = pd_sealed_text(root, text, length, err);
     json_decref(root);
@@ -196,6 +197,9 @@ pd_status pd_manifest_read(const char *path, pd_manifest *m, pd_error *err)
     m->created = get_real(root, "created", 1e9, &bad);
     m->rows = get_int(root, "rows", (uint64_t)PD_MAX_PAGES * PD_PAGE_ROWS, &bad);
     m->seed = get_sum(root, "seed", &bad);
+    /* Versions of before tables changed do not say. */
+    if (json_object_get(root, "sequence")) m->sequence = get_int(root, "sequence", INT64_MAX, &bad);
+    if (json_object_get(root, "parent")) m->parent = get_int(root, "parent", INT64_MAX, &bad);
     m->dim = (uint32_t)get_int(root, "dim", PD_MAX_DIM, &bad);
     /* Versions of before codes could have fewer dimensions do not say. */
     m->code_dim = m->dim;

@@ -32,6 +32,8 @@ typedef struct pd_manifest {
     double created;
     uint64_t rows;
     uint64_t seed;
+    uint64_t sequence; /* the last change that is in the rows; 0: none, or a version of before changes */
+    uint64_t parent;   /* the version that this one was rebuilt from; 0: it was pushed */
     uint32_t dim, code_dim, nlist, npages;
     int refine_said; /* 0: a version of before manifests told the kind of refine rows; the schema's */
     pd_refine refine;

@@ -24,7 +24,8 @@ pd_status pd_postings_open(pd_postings *p, const pd_schema *schema, const pd_lay
     p->frequent = rows / 8 + 1024;
     p->nslots = (uint64_t)npages * PD_PAGE_ROWS;
     p->histograms = calloc((size_t)layout->weights + 1, sizeof *p->histograms);
-    int enough = p->histograms != NULL;
+    p->marks = calloc((size_t)p->nslots / 64 + 1, sizeof *p->marks);
+    int enough = p->histograms && p->marks;
     for (uint32_t i = 0; enough && i < schema->nattributes; i++) {
         const pd_attribute *attribute = &schema->attributes[i];
         if (attribute->type == PD_KEY) {
@@ -38,7 +39,7 @@ pd_status pd_postings_open(pd_postings *p, const pd_schema *schema, const pd_lay
             keys->number_of = malloc(((size_t)p->nslots + 1) * sizeof *keys->number_of);
             enough = keys->counts && keys->number_of;
             if (enough) memset(keys->number_of, 0xff, ((size_t)p->nslots + 1) * sizeof *keys->number_of);
-        } else if (attribute->type == PD_NUMBER) {
+        } else if (attribute->type == PD_NUMBER && !attribute->counts) {
             pd_status status = pd_ranges_open(&p->numbers[attribute->float_column], p->nslots, err);
             if (status) {
                 pd_postings_close(p);
@@ -61,7 +62,8 @@ static pd_status posting_add(const pd_postings *p, pd_posting *list, uint32_t sl
     if (list->count > p->frequent) {
         free(list->slots);
         list->slots = NULL;
-        list->room = 0;
+        list->length = list->room = 0;
+        list->frequent = 1;
         return PD_OK;
     }
     if (list->count > list->room) {
@@ -71,7 +73,7 @@ static pd_status posting_add(const pd_postings *p, pd_posting *list, uint32_t sl
         list->slots = slots;
         list->room = room;
     }
-    list->slots[list->count - 1] = slot;
+    list->slots[list->length++] = slot;
     return PD_OK;
 }
 
@@ -92,7 +94,7 @@ static pd_status add_attribute(pd_postings *p, uint32_t i, const void *page, uin
         }
         return status;
     }
-    if (attribute->type == PD_NUMBER) {
+    if (attribute->type == PD_NUMBER && !attribute->counts) {
         uint32_t column = attribute->float_column;
         p->numbers[column].values[slot] = pd_page_floats(p->layout, bytes, column)[row];
     }
@@ -169,6 +171,7 @@ pd_status pd_postings_finish(pd_postings *p, pd_error *err)
 
 void pd_postings_close(pd_postings *p)
 {
+    pd_postings_close_changes(p);
     for (uint32_t i = 0; i < PD_MAX_ATTRIBUTES; i++) {
         for (uint32_t v = 0; p->values[i] && v < places_of(&p->schema->attributes[i]); v++)
             free(p->values[i][v].slots);
@@ -184,38 +187,76 @@ void pd_postings_close(pd_postings *p)
     }
     for (uint32_t c = 0; c < PD_MAX_FLOATS; c++)
         pd_ranges_close(&p->numbers[c]);
+    free(p->marks);
     free(p->histograms);
     memset(p, 0, sizeof *p);
 }
 
-void pd_postings_get(const pd_postings *p, const pd_attribute *attribute, uint64_t value,
-                     const uint32_t **slots, uint64_t *count)
+static void get_key(const pd_key_postings *keys, uint64_t key, pd_matches *out)
 {
-    *slots = NULL;
-    *count = 0;
-    if (attribute->type == PD_KEY) {
-        const pd_key_postings *keys = &p->keys[attribute->key_column];
-        uint32_t k = pd_idmap_get(&keys->numbers, value);
-        if (k == PD_IDMAP_NONE) return;
-        *count = keys->counts[k];
-        if (*count <= p->frequent) *slots = keys->slots + keys->offsets[k];
-        return;
+    uint32_t k = pd_idmap_get(&keys->numbers, key);
+    const pd_fresh_key *fresh = pd_postings_fresh(keys, key);
+    if (k != PD_IDMAP_NONE) {
+        out->rows = keys->counts[k];
+        out->slots = keys->slots + keys->offsets[k];
+        out->nslots = keys->offsets[k + 1] - keys->offsets[k];
+        out->listed = out->nslots > 0;
+    } else if (fresh) {
+        out->rows = fresh->count;
     }
+    if (!fresh) return;
+    out->more = fresh->more.slots;
+    out->nmore = fresh->more.count;
+    out->listed &= !fresh->frequent;
+}
+
+void pd_postings_get(const pd_postings *p, const pd_attribute *attribute, uint64_t value, pd_matches *out)
+{
+    *out = (pd_matches){.listed = 1};
     uint64_t i = (uint64_t)(attribute - p->schema->attributes);
-    if (i >= p->schema->nattributes || value >= places_of(attribute)) return;
-    *slots = p->values[i][value].slots;
-    *count = p->values[i][value].count;
+    if (i >= p->schema->nattributes) return;
+    if (attribute->type == PD_KEY) {
+        get_key(&p->keys[attribute->key_column], value, out);
+    } else if (value < places_of(attribute)) {
+        const pd_posting *list = &p->values[i][value];
+        *out = (pd_matches){.rows = list->count,
+                            .listed = !list->frequent,
+                            .slots = list->slots,
+                            .nslots = list->length,
+                            .more = list->more.slots,
+                            .nmore = list->more.count};
+    }
+    if (!out->listed) *out = (pd_matches){.rows = out->rows};
+}
+
+/* Rows of the buckets that a range touches. */
+static uint64_t rows_of_range(const pd_postings *p, const pd_attribute *attribute, float low, float high)
+{
+    const uint64_t *histogram = p->histograms + p->layout->weight_at[attribute->byte_column];
+    uint64_t rows = 0;
+    uint32_t first = pd_attribute_bucket(attribute, low), last = pd_attribute_bucket(attribute, high);
+    for (uint32_t b = first > 1 ? first : 1; low <= high && b <= last; b++)
+        rows += histogram[b];
+    return rows;
 }
 
 void pd_postings_range(const pd_postings *p, const pd_attribute *attribute, float low, float high,
-                       const uint32_t **slots, uint64_t *count)
+                       pd_matches *out)
 {
-    pd_ranges_get(&p->numbers[attribute->float_column], low, high, slots, count);
+    *out = (pd_matches){.rows = rows_of_range(p, attribute, low, high), .listed = !attribute->counts};
+    if (!out->listed) return;
+    const pd_more *moved = &p->moved[attribute->float_column];
+    pd_ranges_get(&p->numbers[attribute->float_column], low, high, &out->slots, &out->nslots);
+    out->more = moved->slots;
+    out->nmore = moved->count;
+    /* Both are too many: buckets at the ends are taken in whole, and rows that moved may have moved out of the range. */
+    if (out->nslots + out->nmore < out->rows) out->rows = out->nslots + out->nmore;
 }
 
 uint64_t pd_postings_memory(const pd_postings *p)
 {
-    uint64_t bytes = (uint64_t)p->layout->weights * sizeof *p->histograms;
+    uint64_t bytes = (uint64_t)p->layout->weights * sizeof *p->histograms + p->nslots / 8;
+    bytes += pd_postings_changes_memory(p);
     for (uint32_t i = 0; i < p->schema->nattributes; i++)
         for (uint32_t v = 0; p->values[i] && v < places_of(&p->schema->attributes[i]); v++)
             bytes += sizeof(pd_posting) + p->values[i][v].room * sizeof(uint32_t);

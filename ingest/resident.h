@@ -1,6 +1,7 @@
 /* A version made ready to serve: pages in a device's slab, and on the host what finds rows: ids and postings.
  *
- * Used by the engine and by the bench. Reading is safe from the executor only, as for the index.
+ * Used by the engine and by the bench. Its rows may change while it serves (live.h). Searching and gathering are the executor's, as for
+ * the index; what finds rows says for itself who may ask.
  */
 #ifndef PD_RESIDENT_H
 #define PD_RESIDENT_H
@@ -8,6 +9,7 @@
 #include <stdint.h>
 
 #include "backend.h"
+#include "matches.h"
 #include "status.h"
 #include "version.h"
 
@@ -22,17 +24,21 @@ pd_index *pd_resident_index(pd_resident *resident);
 const pd_version *pd_resident_version(const pd_resident *resident);
 uint64_t pd_resident_host_bytes(const pd_resident *resident);
 
-/* The slot of a row id; PD_NO_SLOT when it is not there. */
+/* Rows now. Any thread. */
+uint64_t pd_resident_rows(const pd_resident *resident);
+/* The slot of a row id; PD_NO_SLOT when it is not there. Any thread, but not between pd_resident_lock() and unlock. */
 uint32_t pd_resident_slot(const pd_resident *resident, uint64_t id);
 
-/* Postings: slots, ascending, of the rows that hold a value. Category values and set members (by attribute and value
- * number) and keys (by attribute and key). *count rows are always known; *slots is NULL where the value is too frequent to
- * be worth a posting list (over rows / 8 + 1024 rows). */
+/* The rest between pd_resident_lock() and unlock (live.h), where rows change. */
+
+/* Postings: the rows that hold a value. Category values and set members (by attribute and value number) and keys (by
+ * attribute and key). A value of over rows / 8 + 1024 rows is not listed. */
 void pd_resident_posting(const pd_resident *resident, const pd_attribute *attribute, uint64_t value,
-                         const uint32_t **slots, uint64_t *count);
-/* Slots, by value, of every row whose number lies in [low, high] and of at most 127 others (ranges.h). */
+                         pd_matches *out);
+/* The rows whose number lies in [low, high], and others: at most 127 (ranges.h), and all whose number changed since the version
+ * was built. Counters are not listed. */
 void pd_resident_range(const pd_resident *resident, const pd_attribute *attribute, float low, float high,
-                       const uint32_t **slots, uint64_t *count);
+                       pd_matches *out);
 /* Rows by bucket or category value: histogram over the whole table, [sizes of the byte column]. */
 const uint64_t *pd_resident_histogram(const pd_resident *resident, uint32_t byte_column);
 /* How far into it there are rows: an open category's histogram has 256 entries, most of them empty. */

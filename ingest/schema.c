@@ -152,7 +152,8 @@ pd_status pd_schema_copy(const pd_schema *schema, pd_schema **out, pd_error *err
     for (uint32_t i = 0; i < copy->nattributes; i++) {
         copy->attributes[i].values = NULL;
         copy->attributes[i].slots = NULL;
-        copy->attributes[i].nvalues = 0;
+        copy->attributes[i].events = NULL;
+        copy->attributes[i].nvalues = copy->attributes[i].nevents = 0;
     }
     for (uint32_t i = 0; i < copy->nattributes; i++) {
         const pd_attribute *from = &schema->attributes[i];
@@ -162,6 +163,7 @@ pd_status pd_schema_copy(const pd_schema *schema, pd_schema **out, pd_error *err
             uint32_t same;
             status = pd_attribute_add(to, from->values[v], &same, err);
         }
+        if (status == PD_OK) status = pd_attribute_set_events(to, from->events, from->nevents, err);
         if (status != PD_OK) {
             pd_schema_free(copy);
             return status;

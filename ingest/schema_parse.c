@@ -6,6 +6,9 @@
 #include "conf.h"
 #include "schema_impl.h"
 
+#define SHORTEST_HALF_LIFE 0.01 /* hours */
+#define LONGEST_HALF_LIFE  1e6
+
 /* One word of several; the place of the word in words, fallback where the key is absent. */
 static int one_of(pd_conf *conf, pd_setting *in, const char *key, const char *const *words, int count,
                   int fallback)
@@ -56,9 +59,63 @@ static float number_of(pd_conf *conf, const pd_attribute *attribute, pd_setting 
     return value;
 }
 
+/* ("NAME", WEIGHT) */
+static void parse_event(pd_conf *conf, pd_setting *pair, pd_event *events, uint32_t i)
+{
+    if (!pd_conf_is_list(pair) || pd_conf_length(pair) != 2) {
+        pd_conf_fail(conf, pair, "must be an event's name and its weight, (\"view\", 0.1)");
+        return;
+    }
+    pd_setting *name = pd_conf_at(conf, pair, 0), *weight = pd_conf_at(conf, pair, 1);
+    const char *text = pd_conf_as_string(conf, name);
+    events[i].weight = pd_conf_as_float(conf, weight);
+    if (pd_conf_failed(conf)) return;
+    size_t length = strlen(text);
+    if (length == 0 || length > PD_MAX_VALUE) {
+        pd_conf_fail(conf, name, "an event's name has 1 to %d bytes, this one %zu", PD_MAX_VALUE, length);
+        return;
+    }
+    if (events[i].weight < 0)
+        pd_conf_fail(conf, weight, "%g is below 0: a counter only rises", events[i].weight);
+    memcpy(events[i].name, text, length + 1);
+    for (uint32_t j = 0; j < i; j++)
+        if (!strcmp(events[j].name, text)) pd_conf_fail(conf, name, "\"%s\" stands twice", text);
+}
+
+static void parse_feedback(pd_conf *conf, pd_setting *in, pd_attribute *attribute)
+{
+    pd_setting *feedback = pd_conf_group(conf, in, "feedback");
+    if (!feedback) return;
+    attribute->counts = 1;
+    if (attribute->age) pd_conf_fail(conf, feedback, "an age is not counted");
+    if (!pd_conf_has(conf, feedback, "half_life_hours"))
+        pd_conf_fail(conf, feedback, "half_life_hours is missing");
+    /* In f32, so that its text names it exactly. */
+    float hours =
+        (float)pd_conf_float(conf, feedback, "half_life_hours", 1, SHORTEST_HALF_LIFE, LONGEST_HALF_LIFE);
+    attribute->half_life = (double)hours / 24;
+    pd_setting *list = pd_conf_list(conf, feedback, "events");
+    int n = pd_conf_length(list);
+    if (list && n == 0) pd_conf_fail(conf, list, "is empty: without the key, every event counts");
+    if (n > PD_MAX_EVENTS) pd_conf_fail(conf, list, "%d events, more than %d", n, PD_MAX_EVENTS);
+    if (!n || pd_conf_failed(conf)) return;
+    pd_event *events = calloc((size_t)n, sizeof *events);
+    pd_error error = {0};
+    if (!events) {
+        pd_conf_fail(conf, list, "no memory for %d events", n);
+        return;
+    }
+    for (int i = 0; i < n && !pd_conf_failed(conf); i++)
+        parse_event(conf, pd_conf_at(conf, list, i), events, (uint32_t)i);
+    if (!pd_conf_failed(conf) && pd_attribute_set_events(attribute, events, (uint32_t)n, &error) != PD_OK)
+        pd_conf_fail(conf, list, "%s", error.message);
+    free(events);
+}
+
 static void parse_number(pd_conf *conf, pd_setting *in, pd_attribute *attribute)
 {
     attribute->age = pd_conf_bool(conf, in, "age", 0);
+    parse_feedback(conf, in, attribute);
     pd_setting *knots = pd_conf_list(conf, in, "knots");
     int n = pd_conf_length(knots);
     if (n > PD_MAX_KNOTS) {
@@ -172,6 +229,20 @@ static void parse_order(pd_conf *conf, pd_setting *table, pd_schema *schema)
                      pd_type_name(attribute->type));
 }
 
+/* An attribute of that name is what keeps a row from being a query, whether the schema says so or not. */
+static void parse_consent(pd_conf *conf, pd_setting *table, pd_schema *schema)
+{
+    static const char usual[] = "consent";
+    name_at(conf, table, "consent", "attribute", schema->consent);
+    if (pd_conf_failed(conf)) return;
+    const pd_attribute *attribute = pd_schema_find(schema, schema->consent[0] ? schema->consent : usual);
+    int fits = attribute && attribute->type == PD_CATEGORY;
+    if (!schema->consent[0] && fits) memcpy(schema->consent, usual, sizeof usual);
+    if (schema->consent[0] && !fits)
+        pd_conf_fail(conf, pd_conf_get(conf, table, "consent"), "\"%s\" is not a category of this table",
+                     schema->consent);
+}
+
 static void parse_rung(pd_conf *conf, pd_setting *at, pd_schema *schema)
 {
     const char *word = pd_conf_as_string(conf, at);
@@ -268,6 +339,7 @@ static void parse_table(pd_conf *conf, pd_setting *table, pd_schema *schema)
     name_at(conf, table, "space", "space", schema->space);
     parse_attributes(conf, table, schema);
     parse_order(conf, table, schema);
+    parse_consent(conf, table, schema);
     parse_fallback(conf, table, schema);
 }
 

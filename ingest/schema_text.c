@@ -26,13 +26,27 @@ static void write_string(FILE *out, const char *text)
 }
 
 /* libconfig must see a float: a point or an exponent. %g writes the locale's point, so a comma is turned back. */
+static void put_number(FILE *out, char *text)
+{
+    for (char *p = text; *p; p++)
+        if (!strchr("+-0123456789e", *p)) *p = '.';
+    fprintf(out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
+}
+
 static void write_float(FILE *out, float value)
 {
     char text[40];
     snprintf(text, sizeof text, "%.9g", (double)value);
-    for (char *p = text; *p; p++)
-        if (!strchr("+-0123456789e", *p)) *p = '.';
-    fprintf(out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
+    put_number(out, text);
+}
+
+/* The fewest digits that name an f64 exactly: 15 for what a person wrote. */
+static void write_double(FILE *out, double value)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.15g", value);
+    if (strtod(text, NULL) != value) snprintf(text, sizeof text, "%.17g", value);
+    put_number(out, text);
 }
 
 static void write_floats(FILE *out, const char *key, const float *values, uint32_t count)
@@ -58,10 +72,26 @@ static void write_values(FILE *out, const pd_attribute *attribute)
     if (!attribute->closed) fputs(" open = true;", out);
 }
 
+static void write_feedback(FILE *out, const pd_attribute *attribute)
+{
+    fputs("\n      feedback = { half_life_hours = ", out);
+    write_float(out, (float)(attribute->half_life * 24));
+    fputc(';', out);
+    for (uint32_t i = 0; i < attribute->nevents; i++) {
+        fputs(i ? ", (" : " events = ( (", out);
+        write_string(out, attribute->events[i].name);
+        fputs(", ", out);
+        write_double(out, attribute->events[i].weight);
+        fputc(')', out);
+    }
+    fputs(attribute->nevents ? " ); };\n     " : " };\n     ", out);
+}
+
 static void write_attribute(FILE *out, const pd_attribute *attribute)
 {
     fprintf(out, "    { name = \"%s\"; type = \"%s\";", attribute->name, pd_type_name(attribute->type));
     if (attribute->age) fputs(" age = true;", out);
+    if (attribute->counts) write_feedback(out, attribute);
     if (attribute->type == PD_NUMBER) {
         if (attribute->nknots) write_floats(out, "knots", attribute->knots, attribute->nknots);
         if (attribute->chosen) fputs(" chosen = true;", out);
@@ -107,6 +137,7 @@ static void write_schema(FILE *out, const pd_schema *schema)
     if (schema->queries[0]) fprintf(out, "  queries = \"%s\";\n", schema->queries);
     if (schema->space[0]) fprintf(out, "  space = \"%s\";\n", schema->space);
     if (schema->order_by[0]) fprintf(out, "  order_by = \"%s\";\n", schema->order_by);
+    if (schema->consent[0]) fprintf(out, "  consent = \"%s\";\n", schema->consent);
     write_fallback(out, schema);
     fputs("  attributes = (", out);
     for (uint32_t i = 0; i < schema->nattributes; i++) {
@@ -122,6 +153,9 @@ static const pd_attribute *not_finite(const pd_schema *schema)
     for (uint32_t i = 0; i < schema->nattributes; i++) {
         const pd_attribute *attribute = &schema->attributes[i];
         if (attribute->type != PD_NUMBER) continue;
+        if (!isfinite(attribute->half_life)) return attribute;
+        for (uint32_t e = 0; e < attribute->nevents; e++)
+            if (!isfinite(attribute->events[e].weight)) return attribute;
         for (uint32_t k = 0; k < attribute->nknots; k++)
             if (!isfinite(attribute->knots[k])) return attribute;
         for (uint32_t b = 1; b <= attribute->nknots + 1; b++)
@@ -137,7 +171,7 @@ pd_status pd_schema_text(const pd_schema *schema, char **text, pd_error *err)
     const pd_attribute *bad = not_finite(schema);
     if (bad)
         return pd_fail(err, PD_INVALID_ARGUMENT,
-                       "attribute \"%s\" has a knot or representative that is not finite", bad->name);
+                       "attribute \"%s\" has a knot, representative or weight that is not finite", bad->name);
     FILE *out = open_memstream(text, &length);
     if (!out) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a schema's text");
     write_schema(out, schema);

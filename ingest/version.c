@@ -110,6 +110,7 @@ static pd_status open_pages(pd_version *v, pd_page_file_kind kind, uint64_t page
     pd_page_file *file = &v->files[kind];
     uint32_t npages = v->manifest.npages;
     file->page_bytes = page_bytes;
+    file->lock = &v->files_lock;
     if (page_bytes == 0) return PD_OK;
     const pd_file_entry *pages = pd_manifest_file(&v->manifest, page_names[kind]);
     const pd_file_entry *sums = pd_manifest_file(&v->manifest, sum_names[kind]);
@@ -191,6 +192,21 @@ static pd_status read_all(pd_version *v, pd_error *err)
     return status;
 }
 
+/* A scrub is not kept waiting by readers that come one after another. */
+static pd_status open_locks(pd_version *v, pd_error *err)
+{
+    pthread_rwlockattr_t kind;
+    if (pthread_rwlockattr_init(&kind) != 0)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no lock for a version");
+    pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    int failed = pthread_rwlock_init(&v->files_lock, &kind) != 0;
+    pthread_rwlockattr_destroy(&kind);
+    if (failed) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no lock for a version");
+    if (pthread_mutex_init(&v->segments_lock, NULL) == 0) return PD_OK;
+    pthread_rwlock_destroy(&v->files_lock);
+    return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no lock for a version");
+}
+
 pd_status pd_version_open(const char *folder, pd_version **out, pd_error *err)
 {
     *out = NULL;
@@ -198,10 +214,15 @@ pd_status pd_version_open(const char *folder, pd_version **out, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT, "the version's path is too long");
     pd_version *v = calloc(1, sizeof *v);
     if (!v) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a version");
+    pd_status status = open_locks(v, err);
+    if (status) {
+        free(v);
+        return status;
+    }
     for (int i = 0; i < PD_PAGE_FILES; i++)
         v->files[i].fd = -1;
     memcpy(v->folder, folder, strlen(folder) + 1);
-    pd_status status = read_all(v, err);
+    status = read_all(v, err);
     if (status) {
         pd_version_close(v);
         return status;
@@ -214,10 +235,10 @@ pd_status pd_version_open(const char *folder, pd_version **out, pd_error *err)
     info->rows = v->manifest.rows;
     info->npages = v->manifest.npages;
     info->created = v->manifest.created;
+    info->sequence = v->manifest.sequence;
+    info->parent = v->manifest.parent;
     info->page_list = v->page_list;
     info->calibration = &v->calibration;
-    info->segment_means = v->segments.means;
-    info->segment_counts = (const uint64_t *const *)v->segments.counts;
     *out = v;
     return PD_OK;
 }
@@ -237,8 +258,69 @@ void pd_version_close(pd_version *v)
     free(v->lists_bytes);
     free(v->page_list);
     free(v->segment_bytes);
+    pd_projection_close(v->projection);
     pd_schema_free(v->schema);
+    pthread_rwlock_destroy(&v->files_lock);
+    pthread_mutex_destroy(&v->segments_lock);
     free(v);
+}
+
+pd_status pd_version_projection(const pd_version *version, const pd_projection **out, pd_error *err)
+{
+    pd_version *v = (pd_version *)version; /* what it keeps for later is no part of what it says */
+    pd_projection *there = __atomic_load_n(&v->projection, __ATOMIC_ACQUIRE), *mine = NULL;
+    *out = there;
+    if (there) return PD_OK;
+    pd_status status =
+        pd_projection_open(v->info.lists.projection, v->info.layout.code_dim, v->info.lists.centroids,
+                           v->info.shape.nlist, v->info.shape.dim, &mine, err);
+    if (status) return status;
+    *out = mine;
+    if (__atomic_compare_exchange_n(&v->projection, &there, mine, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return PD_OK;
+    pd_projection_close(mine);
+    *out = there;
+    return PD_OK;
+}
+
+uint64_t pd_version_segment(const pd_version *version, uint32_t attribute, uint32_t value, float *mean)
+{
+    pd_version *v = (pd_version *)version; /* for the lock */
+    const pd_schema *schema = v->schema;
+    /* Names that came while it serves have no mean. */
+    if (attribute >= schema->nattributes || value >= v->limits[schema->attributes[attribute].byte_column])
+        return 0;
+    uint32_t dim = v->info.shape.dim;
+    pthread_mutex_lock(&v->segments_lock);
+    const float *means = v->segments.means[attribute];
+    uint64_t count = means ? v->segments.counts[attribute][value] : 0;
+    if (count) memcpy(mean, means + (size_t)value * dim, dim * sizeof *mean);
+    pthread_mutex_unlock(&v->segments_lock);
+    return count;
+}
+
+void pd_version_exchange(pd_version *v, pd_version *other)
+{
+    pthread_rwlock_wrlock(&v->files_lock);
+    for (int i = 0; i < PD_PAGE_FILES; i++) {
+        pd_page_file *mine = &v->files[i], *theirs = &other->files[i];
+        int fd = mine->fd;
+        uint64_t *sums = mine->sums;
+        mine->fd = theirs->fd;
+        mine->sums = theirs->sums;
+        theirs->fd = fd;
+        theirs->sums = sums;
+    }
+    v->scrubbed = 1;
+    pthread_rwlock_unlock(&v->files_lock);
+    pthread_mutex_lock(&v->segments_lock);
+    void *bytes = v->segment_bytes;
+    pd_segments segments = v->segments;
+    v->segment_bytes = other->segment_bytes;
+    v->segments = other->segments;
+    other->segment_bytes = bytes;
+    other->segments = segments;
+    pthread_mutex_unlock(&v->segments_lock);
 }
 
 pd_status pd_version_adopt_calibration(pd_version *v, const pd_calibration *calibration, pd_error *err)

@@ -59,31 +59,48 @@ typedef struct pd_version_info {
     pd_layout layout;
     uint64_t rows;
     uint32_t npages;
-    double created; /* days since 1970-01-01 */
+    double created;    /* days since 1970-01-01 */
+    uint64_t sequence; /* the last change that is in the rows; 0: none, or a version of before changes */
+    uint64_t parent;   /* the version that this one was rebuilt from; 0: it was pushed */
     uint64_t disk_bytes;
     pd_lists lists;            /* in memory, owned by the version */
     const uint32_t *page_list; /* [npages] the list of each page */
     const pd_calibration *calibration;
-    /* Segment means: for category attribute i of the schema, means[i] is [nvalues][dim] with counts[i][nvalues]; NULL
-     * for others. */
-    float *const *segment_means;
-    const uint64_t *const *segment_counts;
 } pd_version_info;
 
 /* Reads manifest, schema, lists, calibration and segments, and checks their checksums and the sizes of the rest.
  * NOT_FOUND; DATA_LOSS naming the file and what is wrong. Freed with pd_version_close. */
 pd_status pd_version_open(const char *folder, pd_version **out, pd_error *err);
 const pd_version_info *pd_version_info_of(const pd_version *version);
+/* The mean row of a segment, of category attribute number `attribute` and value, into mean: [dim]. Returns its rows; 0 (and nothing is
+ * written): it has none, or the attribute has no segments. Any thread. */
+uint64_t pd_version_segment(const pd_version *version, uint32_t attribute, uint32_t value, float *mean);
 void pd_version_close(pd_version *version); /* NULL is allowed */
+
+/* The number of a category's value or a set's member, given one where a category's dictionary is open; the same from then on
+ * for everybody who reads the version's schema. Any thread. INVALID_ARGUMENT: a closed dictionary or a set does not know
+ * it; RESOURCE_EXHAUSTED: no room. */
+pd_status pd_version_name(pd_version *version, uint32_t attribute, const char *name, uint32_t *value,
+                          pd_error *err);
 
 /* Called now and then by long work; done and total in rows or pages. Non-zero return: stop with CANCELLED. */
 typedef int (*pd_progress)(void *context, const char *stage, uint64_t done, uint64_t total);
 
+/* An opened version may be scrubbed (scrub.h) while other threads read source rows, search exactly or look rows up: from then on they
+ * read the new files, in which the rows are gone (a source row that is gone reads as zeros), and segments have their new means.
+ * What else was read at opening stays until the version is opened anew: rows, lists and their shares, calibration; it cannot be
+ * loaded again (FAILED_PRECONDITION). A load that is under way is waited for, and has the rows: who scrubs empties their slots in
+ * residents. */
+
 /* Reads pages straight into the windows of an index opened from this version's spec, checking every page's checksum
- * (DATA_LOSS names file and page), and sets the lists. each_page, where not NULL, sees every main page on the way. */
+ * (DATA_LOSS names file and page), and sets the lists. each_page, where not NULL, sees every main page on the way, and reads
+ * nothing of the version's files itself. */
 typedef pd_status (*pd_page_visit)(void *context, uint32_t page, const void *bytes, pd_error *err);
 pd_status pd_version_load(const pd_version *version, pd_index *index, pd_page_visit each_page, void *context,
                           pd_error *err);
+
+/* Reads every page of every file and checks its sum. DATA_LOSS naming file and page. */
+pd_status pd_version_verify(const pd_version *version, pd_error *err);
 
 /* Exact search over the source rows on disk by a device's exact slots: streams source.bin beside pages.bin in bounded
  * pieces, checking sums. Queries as for pd_exact_begin. *scanned: rows looked at. */
@@ -91,9 +108,19 @@ pd_status pd_version_exact(const pd_version *version, pd_device *device, const p
                            uint32_t count, pd_answer *answers, pd_progress progress, void *context,
                            pd_error *err);
 
-/* Source rows of slots, from disk. rows: [n][dim] f32. */
+/* Source rows of slots, from disk. rows: [n][dim] f32. Zeros where a slot holds no row. */
 pd_status pd_version_source(const pd_version *version, const uint32_t *slots, uint32_t n, float *rows,
                             pd_error *err);
+
+/* Finds rows by id in the pages on disk, all of which are read: slots[i] of ids[i], PD_NO_SLOT where it is not there. */
+pd_status pd_version_find(const pd_version *version, const uint64_t *ids, uint32_t n, uint32_t *slots,
+                          pd_error *err);
+/* Rows of slots from disk, vectors of full precision; NULL pointers are not filled. OUT_OF_RANGE: a slot without a row. */
+pd_status pd_version_rows(const pd_version *version, const uint32_t *slots, uint32_t n, const pd_rows *rows,
+                          pd_error *err);
+/* Moves each slot that holds no row (one in the middle of a list was scrubbed) on to the next that does, round the end. The version
+ * has rows. */
+pd_status pd_version_settle(const pd_version *version, uint32_t *slots, uint32_t n, pd_error *err);
 
 /* Writes calibration.json (tmp, sync, rename). */
 pd_status pd_version_set_calibration(const char *folder, const pd_calibration *calibration, pd_error *err);

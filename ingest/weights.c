@@ -24,12 +24,13 @@ static double column_variance(const uint64_t *histogram, uint32_t used, uint64_t
 static double table_variance(const pd_resident *resident, const float *weights, uint32_t *columns)
 {
     const pd_version_info *info = pd_version_info_of(pd_resident_version(resident));
+    uint64_t rows = pd_resident_rows(resident);
     double sum = 0;
     *columns = 0;
     for (uint32_t c = 0; c < info->shape.nbytes; c++) {
         if (!info->shape.sizes[c]) continue;
         double variance = column_variance(pd_resident_histogram(resident, c), pd_resident_used(resident, c),
-                                          info->rows, weights + info->layout.weight_at[c]);
+                                          rows, weights + info->layout.weight_at[c]);
         *columns += variance > 0;
         sum += variance;
     }

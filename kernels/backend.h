@@ -237,11 +237,12 @@ struct pd_backend {
      *   grow           page pages[i], which is in no list yet, becomes the last of list lists[i]. OUT_OF_RANGE,
      *                  FAILED_PRECONDITION (it is in a list). Not for look-up tables: all of their pages are searched.
      *   write_rows     see pd_row_writes. OUT_OF_RANGE: a slot whose page is in no list. A list without rows that gets one
-     *                  can be chosen from then on.
+     *                  can be chosen from then on. The first row of a page clears the page: of what memory held before nothing is left.
      *   write_columns  n distinct slots that hold rows, each of the columns. OUT_OF_RANGE: a slot without a row.
      *   empty_rows     n distinct slots hold no row any more: term minus infinity, and nothing of the row is left in the
      *                  page or its refine page. A slot without a row is left as it is.
-     *   read_pages     copies pages as they are now into host memory: [count][page_bytes or refine_bytes]. */
+     *   read_pages     copies pages as they are now into host memory: [count][page_bytes or refine_bytes]. A page without
+     *                  rows, which need never have been written, reads as pd_page_clear leaves it (refine: zeros). */
     pd_status (*grow)(pd_index *index, const uint32_t *lists, const uint32_t *pages, uint32_t n,
                       pd_error *err);
     pd_status (*write_rows)(pd_index *index, const pd_row_writes *writes, pd_error *err);

@@ -8,6 +8,7 @@
 pd_status pd_blocks_open(pd_blocks *blocks, const pd_shape *shape, uint32_t npages, pd_error *err)
 {
     memset(blocks, 0, sizeof *blocks);
+    blocks->nbytes = shape->nbytes;
     for (uint32_t c = 0; c < PD_MAX_BYTES; c++) {
         int told = c < shape->nbytes && shape->sizes[c] > 1;
         blocks->at[c] = told ? (uint16_t)blocks->columns++ : PD_NO_BLOCK;
@@ -27,29 +28,58 @@ void pd_blocks_close(pd_blocks *blocks)
     memset(blocks, 0, sizeof *blocks);
 }
 
-void pd_blocks_column(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page,
-                      uint32_t c)
+/* there[r]: 0xff where row r is one, else 0. Returns whether all are. */
+static int rows_of(const pd_layout *layout, const unsigned char *page, uint8_t *there)
 {
-    const unsigned char *base = page;
-    const float *term = (const float *)(base + layout->term);
-    const uint8_t *column = base + layout->bytes + (size_t)c * PD_PAGE_ROWS;
-    uint64_t some = 0;
-    uint8_t least = blocks->first[c], most = blocks->last[c];
+    const float *term = (const float *)(const void *)(page + layout->term);
+    uint32_t count = 0;
     for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
-        int there = term[r] > -INFINITY;
-        some |= (uint64_t)there << (column[r] & 63u);
-        least = there && column[r] < least ? column[r] : least;
-        most = there && column[r] > most ? column[r] : most;
+        there[r] = term[r] > -INFINITY ? 0xff : 0;
+        count += there[r] & 1u;
+    }
+    return count == PD_PAGE_ROWS;
+}
+
+static void see_column(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const unsigned char *page,
+                       uint32_t c, const uint8_t *there, int all)
+{
+    const uint8_t *column = page + layout->bytes + (size_t)c * PD_PAGE_ROWS;
+    uint8_t least = blocks->first[c], most = blocks->last[c];
+    uint64_t some = 0;
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++) {
+        uint8_t low = column[r] | (uint8_t)~there[r], high = column[r] & there[r];
+        least = low < least ? low : least;
+        most = high > most ? high : most;
+    }
+    /* Most pages are full, and setting a bit is one instruction. */
+    if (all) {
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            some |= (uint64_t)1 << (column[r] & 63u);
+    } else {
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            some |= (uint64_t)(there[r] & 1u) << (column[r] & 63u);
     }
     blocks->pages[(size_t)number * blocks->columns + blocks->at[c]] = some;
     blocks->first[c] = least;
     blocks->last[c] = most;
 }
 
+void pd_blocks_column(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page,
+                      uint32_t column)
+{
+    uint8_t there[PD_PAGE_ROWS];
+    int all = rows_of(layout, page, there);
+    see_column(blocks, layout, number, page, column, there, all);
+}
+
 void pd_blocks_page(pd_blocks *blocks, const pd_layout *layout, uint32_t number, const void *page)
 {
-    for (uint32_t c = 0; blocks->columns && c < PD_MAX_BYTES; c++)
-        if (blocks->at[c] != PD_NO_BLOCK) pd_blocks_column(blocks, layout, number, page, c);
+    uint8_t there[PD_PAGE_ROWS];
+    if (blocks->columns == 0) return;
+    int all = rows_of(layout, page, there);
+    for (uint32_t c = 0; c < blocks->nbytes; c++)
+        if (blocks->at[c] != PD_NO_BLOCK) see_column(blocks, layout, number, page, c, there, all);
 }
 
 void pd_blocks_add(pd_blocks *blocks, uint32_t list, uint32_t page)

@@ -19,6 +19,7 @@ typedef struct pd_blocks {
     /* The least and the greatest value that any row was ever seen to hold, of the summarised columns (first > last: none yet);
      * 0 and 255 of the others. */
     uint8_t first[PD_MAX_BYTES], last[PD_MAX_BYTES];
+    uint32_t nbytes;           /* byte columns of the table */
     uint32_t columns;          /* summarised */
     uint16_t at[PD_MAX_BYTES]; /* the place of each byte column's bits; PD_NO_BLOCK: not summarised */
     uint64_t *pages;           /* [npages][columns] */

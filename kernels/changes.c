@@ -95,30 +95,35 @@ static void columns_of(const pd_host_index *index, columns *all)
     memcpy(all, kinds, sizeof kinds);
 }
 
-static inline void copy_units(unsigned char *to, const unsigned char *from, size_t unit, uint32_t count)
+/* apart: bytes from one unit of from to the next. */
+static inline void copy_units(unsigned char *to, const unsigned char *from, size_t apart, size_t unit,
+                              uint32_t count)
 {
-    for (uint32_t i = 0; i < count; i++, to += unit * PD_PAGE_ROWS, from += unit * PD_PAGE_ROWS)
+    for (uint32_t i = 0; i < count; i++, to += unit * PD_PAGE_ROWS, from += apart)
         memcpy(to, from, unit);
 }
 
+/* A row's own values of these columns; from NULL: zeros. */
 static void copy_columns(const columns *c, unsigned char *to, uint32_t to_row, const unsigned char *from,
                          uint32_t from_row)
 {
+    static const unsigned char zeros[8];
+    size_t apart = from ? (size_t)c->unit * PD_PAGE_ROWS : 0;
     to += c->at + (size_t)to_row * c->unit;
-    from += c->at + (size_t)from_row * c->unit;
+    from = from ? from + c->at + (size_t)from_row * c->unit : zeros;
     /* A copy of a known size is one instruction. */
     switch (c->unit) {
     case 1:
-        copy_units(to, from, 1, c->count);
+        copy_units(to, from, apart, 1, c->count);
         break;
     case 2:
-        copy_units(to, from, 2, c->count);
+        copy_units(to, from, apart, 2, c->count);
         break;
     case 4:
-        copy_units(to, from, 4, c->count);
+        copy_units(to, from, apart, 4, c->count);
         break;
     default:
-        copy_units(to, from, 8, c->count);
+        copy_units(to, from, apart, 8, c->count);
     }
 }
 
@@ -128,11 +133,8 @@ static void wipe_row(const pd_host_index *index, const columns *kinds, uint32_t 
     uint32_t row = slot % PD_PAGE_ROWS;
     unsigned char *page = pd_host_page(index, slot / PD_PAGE_ROWS),
                   *refine = pd_host_refine(index, slot / PD_PAGE_ROWS);
-    for (uint32_t k = 0; k < KINDS; k++) {
-        unsigned char *at = page + kinds[k].at + (size_t)row * kinds[k].unit;
-        for (uint32_t i = 0; i < kinds[k].count; i++)
-            memset(at + (size_t)i * kinds[k].unit * PD_PAGE_ROWS, 0, kinds[k].unit);
-    }
+    for (uint32_t k = 0; k < KINDS; k++)
+        copy_columns(&kinds[k], page, row, NULL, 0);
     /* As pd_page_clear leaves it. */
     pd_page_term(layout, page)[row] = -INFINITY;
     for (uint32_t c = 0; c < index->base.shape.nfloats; c++)
@@ -164,14 +166,51 @@ static void summarise(pd_host_index *index, uint32_t page)
     if (index->page_list) pd_host_list_widen(index, page, 0, index->blocks.columns);
 }
 
-/* Pages lie anywhere in memory: what one of them will be asked for is on its way while others are worked on. */
-#define AHEAD 12u
+/* Pages lie anywhere in memory, and a row is strewn over half of the lines of one: what will be written is asked for while rows before
+ * it are. */
+#define ROWS_AHEAD  2u
+#define TERMS_AHEAD 12u
 
-static void ask_for(const pd_host_index *index, const uint32_t *slots, uint32_t n, uint32_t i, size_t at)
+static void ask_for_row(const pd_host_index *index, const columns *kinds, uint32_t slot)
 {
-    if (i + AHEAD < n)
-        __builtin_prefetch(pd_host_page(index, slots[i + AHEAD] / PD_PAGE_ROWS) + at +
-                           slots[i + AHEAD] % PD_PAGE_ROWS * sizeof(float));
+    uint32_t number = slot / PD_PAGE_ROWS, row = slot % PD_PAGE_ROWS;
+    const unsigned char *page = pd_host_page(index, number), *refine = pd_host_refine(index, number);
+    for (uint32_t k = 0; k < KINDS; k++) {
+        size_t apart = (size_t)kinds[k].unit * PD_PAGE_ROWS, step = apart < 64 ? 64 : apart;
+        for (size_t at = row * kinds[k].unit; at < apart * kinds[k].count; at += step)
+            __builtin_prefetch(page + kinds[k].at + at, 1);
+    }
+    size_t bytes = refine ? pd_refine_row(&index->base.layout) : 0;
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(refine + row * bytes + at, 1);
+}
+
+static void ask_for_columns(const pd_host_index *index, const pd_column_write *writes, uint32_t nwrites,
+                            uint32_t slot)
+{
+    const pd_layout *l = &index->base.layout;
+    unsigned char *page = pd_host_page(index, slot / PD_PAGE_ROWS);
+    const pd_blocks *blocks = &index->blocks;
+    for (uint32_t c = 0; c < nwrites; c++) {
+        uint32_t column = writes[c].column;
+        if (writes[c].kind == PD_COLUMN_BYTE) {
+            __builtin_prefetch(pd_page_bytes(l, page, column), 1);
+            if (blocks->at[column] != PD_NO_BLOCK)
+                __builtin_prefetch(
+                    &blocks->pages[(size_t)(slot / PD_PAGE_ROWS) * blocks->columns + blocks->at[column]], 1);
+        } else if (writes[c].kind == PD_COLUMN_FLOAT)
+            __builtin_prefetch(&pd_page_floats(l, page, column)[slot % PD_PAGE_ROWS], 1);
+        else
+            __builtin_prefetch(&pd_page_keys(l, page, column)[slot % PD_PAGE_ROWS], 1);
+    }
+}
+
+static void ask_for_term(const pd_host_index *index, uint32_t slot)
+{
+    float *terms = pd_page_term(&index->base.layout, pd_host_page(index, slot / PD_PAGE_ROWS));
+    /* Both lines: the page's rows are counted. */
+    __builtin_prefetch(terms);
+    __builtin_prefetch(terms + 16);
 }
 
 /* --------------------------------------------------------------------------------------------------- the slots --- */
@@ -230,7 +269,7 @@ pd_status pd_host_write_rows(pd_index *base, const pd_row_writes *writes, pd_err
     columns kinds[KINDS];
     columns_of(index, kinds);
     for (uint32_t i = 0; i < writes->n; i++) {
-        ask_for(index, writes->slots, writes->n, i, base->layout.term);
+        if (i + ROWS_AHEAD < writes->n) ask_for_row(index, kinds, writes->slots[i + ROWS_AHEAD]);
         write_row(index, kinds, writes, i);
         if (ends_page(writes->slots, writes->n, i)) summarise(index, writes->slots[i] / PD_PAGE_ROWS);
     }
@@ -244,7 +283,6 @@ static void write_bytes(pd_host_index *index, const uint32_t *slots, uint32_t n,
     uint32_t at = index->blocks.at[column];
     for (uint32_t i = 0; i < n; i++) {
         uint32_t page = slots[i] / PD_PAGE_ROWS;
-        ask_for(index, slots, n, i, layout->bytes + (size_t)column * PD_PAGE_ROWS);
         pd_page_bytes(layout, pd_host_page(index, page), column)[slots[i] % PD_PAGE_ROWS] = values[i];
         if (at == PD_NO_BLOCK || !ends_page(slots, n, i)) continue;
         pd_blocks_column(&index->blocks, layout, page, pd_host_page(index, page), column);
@@ -276,9 +314,10 @@ pd_status pd_host_write_columns(pd_index *base, const uint32_t *slots, uint32_t 
     pd_host_index *index = (pd_host_index *)base;
     pd_status status = pd_host_ready(index, err);
     for (uint32_t i = 0; status == PD_OK && i < n; i++) {
-        ask_for(index, slots, n, i, base->layout.term);
+        if (i + TERMS_AHEAD < n) ask_for_term(index, slots[i + TERMS_AHEAD]);
         if (!holds_row(index, slots[i]))
             status = pd_fail(err, PD_OUT_OF_RANGE, "%s: slot %u holds no row", index->name, slots[i]);
+        ask_for_columns(index, writes, nwrites, slots[i]);
     }
     for (uint32_t c = 0; status == PD_OK && c < nwrites; c++)
         write_column(index, slots, n, &writes[c]);
@@ -294,6 +333,7 @@ pd_status pd_host_empty_rows(pd_index *base, const uint32_t *slots, uint32_t n, 
     columns_of(index, kinds);
     int changed = 0;
     for (uint32_t i = 0; i < n; i++) {
+        if (i + ROWS_AHEAD < n) ask_for_row(index, kinds, slots[i + ROWS_AHEAD]);
         if (holds_row(index, slots[i])) {
             wipe_row(index, kinds, slots[i]);
             count_row(index, slots[i], -1);

@@ -49,6 +49,7 @@ pd_status pd_host_index_open(const pd_backend *backend, pd_slab *slab, size_t by
     if (status != PD_OK) goto err_after_main;
     status = pd_blocks_open(&index->blocks, &spec->shape, spec->npages, err);
     if (status != PD_OK) goto err_after_refine;
+    pd_touch_start(&index->touch, slab, &index->main, &index->refine);
     empty_pages(index);
     *out = &index->base;
     return PD_OK;
@@ -82,6 +83,7 @@ static void free_lists(pd_host_index *index)
 void pd_host_index_close(pd_index *base)
 {
     pd_host_index *index = (pd_host_index *)base;
+    pd_touch_end(&index->touch);
     pd_run_give(index->slab, &index->refine);
     pd_run_give(index->slab, &index->main);
     free_lists(index);

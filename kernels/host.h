@@ -27,6 +27,7 @@ typedef struct pd_host_index {
     pd_index base;
     pd_slab *slab;
     pd_run main, refine;
+    pd_touch touch;  /* of both, from open on */
     int window_open; /* over window_count pages of window_kind from window_first */
     pd_page_kind window_kind;
     uint32_t window_first, window_count;

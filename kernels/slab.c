@@ -113,3 +113,53 @@ void pd_run_give(pd_slab *slab, pd_run *run)
     free(run->chunks);
     memset(run, 0, sizeof *run);
 }
+
+/* -------------------------------------------------------------------------------------------------- touching --- */
+
+#ifdef MADV_POPULATE_WRITE
+
+#define TOUCH_CHUNKS 16u /* a run of fewer is filled before a thread has started */
+
+/* What a page holds is left as it is, so that others may write meanwhile. 0: the system does not do it. */
+static int touch_chunk(const pd_touch *t, const pd_run *run, uint32_t i)
+{
+    return !__atomic_load_n(&t->stop, __ATOMIC_RELAXED) &&
+           madvise(t->slab->base + (size_t)run->chunks[i] * PD_CHUNK_BYTES, PD_CHUNK_BYTES,
+                   MADV_POPULATE_WRITE) == 0;
+}
+
+static void *touch(void *context)
+{
+    const pd_touch *t = context;
+    int going = 1;
+    for (uint32_t i = t->first->nchunks; going && i-- > 0;)
+        going = touch_chunk(t, t->first, i);
+    for (uint32_t i = 0; going && i < t->second->nchunks; i++)
+        going = touch_chunk(t, t->second, i);
+    return NULL;
+}
+
+void pd_touch_start(pd_touch *t, const pd_slab *slab, const pd_run *first, const pd_run *second)
+{
+    t->slab = slab;
+    t->first = first;
+    t->second = second;
+    t->running =
+        first->nchunks + second->nchunks >= TOUCH_CHUNKS && pthread_create(&t->thread, NULL, touch, t) == 0;
+}
+
+#else
+
+void pd_touch_start(pd_touch *t, const pd_slab *slab, const pd_run *first, const pd_run *second)
+{
+    (void)t, (void)slab, (void)first, (void)second;
+}
+
+#endif
+
+void pd_touch_end(pd_touch *t)
+{
+    __atomic_store_n(&t->stop, 1, __ATOMIC_RELAXED);
+    if (t->running) pthread_join(t->thread, NULL);
+    t->running = 0;
+}

@@ -6,6 +6,7 @@
 #ifndef PD_SLAB_H
 #define PD_SLAB_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,19 @@ uint32_t pd_run_chunks(size_t page_bytes, uint32_t npages);
 /* Takes the chunks of a run; free chunks are the caller's to check. RESOURCE_EXHAUSTED: no memory for the list. */
 pd_status pd_run_take(pd_slab *slab, pd_run *run, size_t page_bytes, uint32_t npages, pd_error *err);
 void pd_run_give(pd_slab *slab, pd_run *run);
+
+/* A thread that has the system hand out the memory of runs that are about to be filled, the last chunk of the first run first: the first
+ * touch of a page costs more than filling it does, and whoever fills runs upwards is met half way. A wish: where there is no thread for
+ * it, or the system does not know how, memory comes as it is touched. Zeroed: none. */
+typedef struct pd_touch {
+    pthread_t thread;
+    int running;
+    int stop; /* __atomic */
+    const pd_slab *slab;
+    const pd_run *first, *second;
+} pd_touch;
+void pd_touch_start(pd_touch *touch, const pd_slab *slab, const pd_run *first, const pd_run *second);
+void pd_touch_end(pd_touch *touch); /* before the runs are given back */
 
 static inline unsigned char *pd_run_page(const pd_slab *slab, const pd_run *run, uint32_t page)
 {

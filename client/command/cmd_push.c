@@ -42,28 +42,6 @@ typedef struct parts {
     char *schema;
 } parts;
 
-static int wire_dtype(const char *path, pd_dtype dtype, pados_dtype *out)
-{
-    switch (dtype) {
-    case PD_DTYPE_F32:
-        *out = PADOS_F32;
-        return 0;
-    case PD_DTYPE_F16:
-        *out = PADOS_F16;
-        return 0;
-    case PD_DTYPE_I8:
-        *out = PADOS_I8;
-        return 0;
-    case PD_DTYPE_U8:
-        *out = PADOS_U8;
-        return 0;
-    default:
-        return complain(PD_INVALID_ARGUMENT,
-                        "%s: rows of %s are not vectors that can be pushed (f32, f16, i8, u8)", path,
-                        pd_dtype_name(dtype));
-    }
-}
-
 /* Ids of a file of their own, else those inside the vectors' file. */
 static int take_ids(parts *p, const char *ids_path, const char *path, pados_push *push)
 {
@@ -170,7 +148,7 @@ static int run(int argc, char **argv, globals *g)
     if (!code) {
         push.rows = p.rows.info.rows;
         push.dim = p.rows.info.dim;
-        code = wire_dtype(words[1], p.rows.info.dtype, &push.dtype);
+        code = rows_dtype(words[1], p.rows.info.dtype, &push.dtype);
     }
     if (!code) code = take_ids(&p, ids, words[1], &push);
     if (!code && attributes) code = file_source_open(&p.attributes, attributes, &push.attributes);

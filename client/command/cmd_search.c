@@ -41,6 +41,8 @@ static const char help[] =
     "  --diversity A:N         at most N hits of one value of A; may be repeated\n"
     "  --exclude N[,N...]      never these ids\n"
     "  --min-score S           nothing that scores less\n"
+    "  --at-least SEQ          the rows as a write left them whose sequence this is: waits for it, if it "
+    "must\n"
     "\n"
     "what to show:\n"
     "  --explain               the terms that each score is the sum of\n"
@@ -56,6 +58,7 @@ static const char help[] =
     "--explain\n"
     "  pados search products --mix 17:1,23:-0.5 --filter 'price<=20' --diversity brand:2\n"
     "  pados search products --profile festive --context 'department=HOME, DECOR'\n"
+    "  pados search products --id 1042 --at-least $(pados --json update products prices.csv | jq .sequence)\n"
     "  pados search products --query test.fvecs --k 100 --recall 0.99 --output found.npy\n"
     "\n"
     "With --json: an object for each hit (query, rank, id, score, title, attributes, terms), then one with\n"
@@ -68,7 +71,7 @@ typedef struct ask {
         *output;
     arg_list mix, context, weight, filter, diversity;
     uint32_t k, nprobe;
-    uint64_t limit;
+    uint64_t limit, at_least;
     float recall, min_score;
     bool exact, explain, recall_given, nprobe_given, min_score_given, limit_given;
 
@@ -218,6 +221,7 @@ static int take_quality(ask *a)
     s->recall = a->recall_given ? a->recall : 0;
     s->nprobe = a->nprobe;
     s->exact = a->exact;
+    s->at_least = a->at_least;
     s->profile = a->profile;
     s->min_score = a->min_score_given ? &a->min_score : NULL;
     s->explain = a->explain;
@@ -366,6 +370,7 @@ static int run(int argc, char **argv, globals *g)
                            {"--diversity", ARG_LIST, &a.diversity, NULL},
                            {"--exclude", ARG_TEXT, &a.exclude, NULL},
                            {"--min-score", ARG_F32, &a.min_score, &a.min_score_given},
+                           {"--at-least", ARG_U64, &a.at_least, NULL},
                            {"--explain", ARG_FLAG, &a.explain, NULL},
                            {"--attributes", ARG_TEXT, &a.attributes, NULL},
                            {"--titles", ARG_TEXT, &a.titles, NULL},

@@ -1,4 +1,4 @@
-/* pados tables, table, publish, rollback: what is there, and which version serves. */
+/* pados tables, table, publish, rollback, rebuild: what is there, and which version serves. */
 #include "command.h"
 
 #include <inttypes.h>
@@ -8,12 +8,14 @@
 
 static json_t *json_info(const Pados__V1__TableInfo *t)
 {
-    return must(json_pack(
-        "{s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:o, s:I, s:I, s:I}", "table", json_text(t->table),
-        "serving", (json_int_t)t->serving, "rows", (json_int_t)t->rows, "dim", (json_int_t)t->dim, "metric",
-        json_text(t->metric), "nlist", (json_int_t)t->nlist, "code", json_text(t->code), "code_dim",
-        (json_int_t)t->code_dim, "refine", json_text(t->refine), "device_bytes", (json_int_t)t->device_bytes,
-        "host_bytes", (json_int_t)t->host_bytes, "disk_bytes", (json_int_t)t->disk_bytes));
+    return must(json_pack("{s:o, s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:o, s:o}",
+                          "table", json_text(t->table), "serving", (json_int_t)t->serving, "rows",
+                          (json_int_t)t->rows, "dim", (json_int_t)t->dim, "metric", json_text(t->metric),
+                          "nlist", (json_int_t)t->nlist, "code", json_text(t->code), "code_dim",
+                          (json_int_t)t->code_dim, "refine", json_text(t->refine), "device_bytes",
+                          (json_int_t)t->device_bytes, "host_bytes", (json_int_t)t->host_bytes, "disk_bytes",
+                          (json_int_t)t->disk_bytes, "changed", (json_int_t)t->changed, "sequence",
+                          json_id(t->sequence), "problem", json_text(t->problem)));
 }
 
 static void print_infos(Pados__V1__TableInfo **tables, size_t count)
@@ -21,9 +23,9 @@ static void print_infos(Pados__V1__TableInfo **tables, size_t count)
     static const struct {
         const char *name;
         bool right;
-    } heads[] = {{"table", false},  {"version", true}, {"rows", true},  {"dim", true},
-                 {"metric", false}, {"nlist", true},   {"code", false}, {"refine", false},
-                 {"device", true},  {"host", true},    {"disk", true}};
+    } heads[] = {{"table", false}, {"version", true}, {"rows", true},    {"dim", true},    {"metric", false},
+                 {"nlist", true},  {"code", false},   {"refine", false}, {"device", true}, {"host", true},
+                 {"disk", true},   {"changed", true}, {"sequence", true}};
     grid *g = grid_new(sizeof heads / sizeof *heads);
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         grid_head(g, heads[i].name, heads[i].right);
@@ -47,18 +49,23 @@ static void print_infos(Pados__V1__TableInfo **tables, size_t count)
         grid_cell(g, "%s", bytes_text(t->device_bytes, room, sizeof room));
         grid_cell(g, "%s", bytes_text(t->host_bytes, room, sizeof room));
         grid_cell(g, "%s", bytes_text(t->disk_bytes, room, sizeof room));
+        grid_cell(g, "%s", count_text(t->changed, room, sizeof room));
+        grid_cell(g, "%" PRIu64, t->sequence);
+        if (*t->problem) grid_note(g, t->problem);
     }
     grid_print(g, stdout, 0);
     grid_free(g);
 }
 
-static const char tables_help[] = "usage: pados tables\n"
-                                  "\n"
-                                  "Lists the tables: which version serves, its rows, and what it takes.\n"
-                                  "\n"
-                                  "examples:\n"
-                                  "  pados tables\n"
-                                  "  pados --json tables | jq -r .table\n";
+static const char tables_help[] =
+    "usage: pados tables\n"
+    "\n"
+    "Lists the tables: which version serves, its rows, what it takes, the rows changed since it was\n"
+    "built, the last change that searches see, and under it what is wrong with a table, if anything is.\n"
+    "\n"
+    "examples:\n"
+    "  pados tables\n"
+    "  pados --json tables | jq -r .table\n";
 
 static int run_tables(int argc, char **argv, globals *g)
 {
@@ -325,8 +332,38 @@ static int run_rollback(int argc, char **argv, globals *g)
     return run_job(g, &request, "serving");
 }
 
+static const char rebuild_help[] =
+    "usage: pados rebuild TABLE\n"
+    "\n"
+    "Builds a new version from the rows as they are now, changes included, while the old one serves; waits "
+    "until "
+    "the new\n"
+    "one does. The server does so by itself when enough has changed; this is for those who would not wait.\n"
+    "\n"
+    "examples:\n"
+    "  pados rebuild products\n";
+
+static int run_rebuild(int argc, char **argv, globals *g)
+{
+    const char *name = NULL;
+    int code = args_parse(argc, argv, g, NULL, &name, 1, 1, "TABLE");
+    if (code) return code;
+    if (g->help) {
+        print_help(&command_rebuild);
+        return 0;
+    }
+    Pados__V1__Rebuild body = PADOS__V1__REBUILD__INIT;
+    body.table = (char *)name;
+    Pados__V1__Request request = PADOS__V1__REQUEST__INIT;
+    request.body_case = PADOS__V1__REQUEST__BODY_REBUILD;
+    request.rebuild = &body;
+    return run_job(g, &request, "serving");
+}
+
 const command command_tables = {"tables", "what tables there are", tables_help, run_tables};
 const command command_table = {"table", "one table: versions, calibration, schema; --compare", table_help,
                                run_table};
 const command command_publish = {"publish", "let a staged version serve", publish_help, run_publish};
 const command command_rollback = {"rollback", "go back to the version before", rollback_help, run_rollback};
+const command command_rebuild = {"rebuild", "a new version from the rows as they are now", rebuild_help,
+                                 run_rebuild};

@@ -3,6 +3,7 @@
  *     main.c        which command, its help, the exit code     args.c    options and positional arguments
  *     output.c      aligned columns, JSON lines, errors        query.c   search's arguments that have a syntax of their own
  *     cmd_*.c       one command, or a family of them each      titles.c  names to show beside ids
+ *     batches.c     a file of writes, batch after batch        cells.c   a CSV of rows by id, in columns
  */
 #ifndef COMMAND_H
 #define COMMAND_H
@@ -123,7 +124,9 @@ typedef struct command {
     int (*run)(int argc, char **argv, globals *g);
 } command;
 extern const command command_push, command_tables, command_table, command_publish, command_rollback,
-    command_search, command_profile, command_stats, command_hello;
+    command_search, command_upsert, command_delete, command_update, command_feedback, command_rebuild,
+    command_erase, command_erasures, command_export, command_snapshot, command_profile, command_stats,
+    command_hello;
 void print_help(const command *c);
 
 #endif

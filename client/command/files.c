@@ -52,6 +52,24 @@ int read_text(const char *path, char **text)
     return 0;
 }
 
+int count_lines(const char *path, uint64_t *count)
+{
+    enum { PIECE = 1 << 16 };
+    FILE *file;
+    uint64_t bytes;
+    int code = open_regular(path, &file, &bytes);
+    if (code) return code;
+    char *piece = must(malloc(PIECE));
+    size_t got;
+    *count = 0;
+    while ((got = fread(piece, 1, PIECE, file)) > 0)
+        for (const char *at = piece; (at = memchr(at, '\n', (size_t)(piece + got - at))) != NULL; at++)
+            ++*count;
+    free(piece);
+    fclose(file);
+    return 0;
+}
+
 static pados_status source_fail(pados_error *error, pados_status status, const char *path, const char *what)
 {
     error->status = status;
@@ -163,6 +181,28 @@ int rows_source_open(rows_source *r, const char *path, pd_format format, bool as
     *source = (pados_source){
         .read = rows_read, .seek = rows_seek, .context = r, .bytes = r->info.rows * (uint64_t)r->row_bytes};
     return 0;
+}
+
+int rows_dtype(const char *path, pd_dtype dtype, pados_dtype *out)
+{
+    switch (dtype) {
+    case PD_DTYPE_F32:
+        *out = PADOS_F32;
+        return 0;
+    case PD_DTYPE_F16:
+        *out = PADOS_F16;
+        return 0;
+    case PD_DTYPE_I8:
+        *out = PADOS_I8;
+        return 0;
+    case PD_DTYPE_U8:
+        *out = PADOS_U8;
+        return 0;
+    default:
+        return complain(PD_INVALID_ARGUMENT,
+                        "%s: rows of %s are not vectors that can be sent (f32, f16, i8, u8)", path,
+                        pd_dtype_name(dtype));
+    }
 }
 
 void rows_source_close(rows_source *r)

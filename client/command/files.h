@@ -10,6 +10,9 @@ enum { TEXT_MAX = 4 << 20 }; /* bytes of a schema or a profile */
 /* The whole file, NUL-terminated, freed by the caller. A NUL byte in it is refused. */
 int read_text(const char *path, char **text);
 
+/* Newlines in a file: near enough to the rows of a CSV for a progress that is shown. */
+int count_lines(const char *path, uint64_t *count);
+
 /* A file's bytes. */
 typedef struct file_source {
     FILE *file;
@@ -28,6 +31,8 @@ typedef struct rows_source {
 } rows_source;
 int rows_source_open(rows_source *r, const char *path, pd_format format, bool as_f32, pados_source *source);
 void rows_source_close(rows_source *r);
+/* The wire's name of a type that rows can be sent in; path is for the message. */
+int rows_dtype(const char *path, pd_dtype dtype, pados_dtype *out);
 
 /* Bytes in memory. */
 typedef struct memory_source {

@@ -51,6 +51,7 @@ void hits_add(hits_sum *sum, const pados_result *r)
     }
     sum->complete = (sum->requests == 0 || sum->complete) && r->complete;
     if (sum->requests == 0 || r->recall < sum->recall) sum->recall = r->recall;
+    if (sum->requests == 0 || r->sequence < sum->sequence) sum->sequence = r->sequence;
     sum->queries += r->count;
     sum->hits += r->hits;
     sum->requests++;
@@ -225,6 +226,7 @@ static void summary_for_programs(const hits_view *view, const hits_sum *s)
     json_object_set_new(o, "table", json_text(view->table));
     json_object_set_new(o, "version", json_integer((json_int_t)s->version));
     json_object_set_new(o, "profile_version", json_integer((json_int_t)s->profile_version));
+    json_object_set_new(o, "sequence", json_id(s->sequence));
     json_object_set_new(o, "queries", json_integer((json_int_t)s->queries));
     json_object_set_new(o, "hits", json_integer((json_int_t)s->hits));
     json_object_set_new(o, "path", path);

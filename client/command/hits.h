@@ -19,6 +19,7 @@ typedef struct hits_view {
 typedef struct hits_sum {
     uint64_t queries, hits, requests, version, profile_version, scanned;
     uint64_t server_us;
+    uint64_t sequence; /* the least of the requests': what all of them hold */
     bool complete;
     float recall;
     uint32_t *path, *nprobe, *rung; /* [queries] */

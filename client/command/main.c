@@ -4,14 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_push,    &command_tables,   &command_table,
-                                          &command_publish, &command_rollback, &command_search,
-                                          &command_profile, &command_stats,    &command_hello};
+static const command *const commands[] = {
+    &command_push,     &command_tables, &command_table,    &command_publish, &command_rollback,
+    &command_rebuild,  &command_search, &command_upsert,   &command_delete,  &command_update,
+    &command_feedback, &command_erase,  &command_erasures, &command_export,  &command_snapshot,
+    &command_profile,  &command_stats,  &command_hello};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
-static const char usage[] = "usage: pados [OPTION]... COMMAND [ARGUMENT]...\n"
-                            "\n"
-                            "Pushes tables of embeddings to a Pados server, and asks it for neighbours.\n";
+static const char usage[] =
+    "usage: pados [OPTION]... COMMAND [ARGUMENT]...\n"
+    "\n"
+    "Pushes tables of embeddings to a Pados server, changes them, and asks it for neighbours.\n";
 
 static const char global_help[] =
     "options of every command:\n"

@@ -1,38 +1,15 @@
-#include "fake_server.h"
+#include "fake_impl.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <xxhash.h>
 
-struct fake_server {
-    nng_socket socket;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    char url[256], admin_url[256];
-    fake_mood mood;
-    uint32_t max_queries, max_k;
-    uint64_t max_message;
-    int breaks;
-    unsigned requests[64];
-    Pados__V1__Request *last_search;
-    fake_seen seen;
-};
-
-typedef struct answer {
-    Pados__V1__Reply reply;
-    bool send, hang_up;
-    uint8_t *raw; /* instead of the reply */
-    size_t raw_length;
-} answer;
-
 /* --------------------------------------------------------------------------------------------- answers --- */
 
-static void pack(answer *a)
+void fake_pack(answer *a)
 {
     a->raw_length = pados__v1__reply__get_packed_size(&a->reply);
     a->raw = malloc(a->raw_length ? a->raw_length : 1);
@@ -55,7 +32,7 @@ static void answer_hello(fake_server *s, answer *a)
     hello.admin_url = s->admin_url;
     a->reply.body_case = PADOS__V1__REPLY__BODY_HELLO;
     a->reply.hello = &hello;
-    pack(a);
+    fake_pack(a);
 }
 
 static void answer_hits(answer *a, const Pados__V1__Search *q)
@@ -103,6 +80,7 @@ static void answer_hits(answer *a, const Pados__V1__Search *q)
     r.scores.len = hits * sizeof *scores;
     r.version = 3;
     r.profile_version = 2;
+    r.sequence = q->at_least > FAKE_SEQUENCE ? q->at_least : FAKE_SEQUENCE;
     r.backend = (char *)"fake";
     r.explanations = explained_of;
     r.n_explanations = q->explain ? hits : 0;
@@ -120,7 +98,7 @@ static void answer_hits(answer *a, const Pados__V1__Search *q)
     a->reply.n_warnings = q->n_contexts ? 1 : 0;
     a->reply.body_case = PADOS__V1__REPLY__BODY_SEARCH;
     a->reply.search = &r;
-    pack(a);
+    fake_pack(a);
     free(counts), free(nprobe), free(zero), free(ids), free(scores), free(terms), free(term_of);
     free(explained), free(explained_of), free(values);
 }
@@ -166,7 +144,7 @@ static void answer_search(fake_server *s, answer *a, const Pados__V1__Search *q)
     case FAKE_FAILS:
         a->reply.status = 5;
         a->reply.message = (char *)"table \"products\" does not exist\x1b[31m";
-        pack(a);
+        fake_pack(a);
         return;
     case FAKE_WRONG_BODY:
         answer_hello(s, a);
@@ -183,7 +161,7 @@ static void answer_search(fake_server *s, answer *a, const Pados__V1__Search *q)
     free(a->raw);
     back->search->scores.len -= 4;
     a->reply = *back;
-    pack(a);
+    fake_pack(a);
     pados__v1__reply__free_unpacked(back, NULL);
 }
 
@@ -207,7 +185,7 @@ static void answer_begin(fake_server *s, answer *a, const Pados__V1__PushBegin *
     r.received_queries = s->seen.part_bytes[3];
     a->reply.body_case = PADOS__V1__REPLY__BODY_PUSH_BEGIN;
     a->reply.push_begin = &r;
-    pack(a);
+    fake_pack(a);
 }
 
 static void store(fake_server *s, const Pados__V1__PushChunk *c)
@@ -230,7 +208,7 @@ static void answer_chunk(fake_server *s, answer *a, const Pados__V1__PushChunk *
     if (XXH3_64bits(c->data.data, c->data.len) != c->checksum || c->push != 9) {
         a->reply.status = 15;
         a->reply.message = (char *)"the chunk's checksum does not fit";
-        pack(a);
+        fake_pack(a);
         return;
     }
     store(s, c);
@@ -238,10 +216,10 @@ static void answer_chunk(fake_server *s, answer *a, const Pados__V1__PushChunk *
     r.received = s->seen.part_bytes[c->part];
     a->reply.body_case = PADOS__V1__REPLY__BODY_PUSH_CHUNK;
     a->reply.push_chunk = &r;
-    pack(a);
+    fake_pack(a);
 }
 
-static void answer_job(answer *a, uint64_t job, const char *stage)
+void fake_answer_job(answer *a, uint64_t job, const char *stage)
 {
     Pados__V1__JobReply r = PADOS__V1__JOB_REPLY__INIT;
     r.job = job;
@@ -256,7 +234,7 @@ static void answer_job(answer *a, uint64_t job, const char *stage)
     }
     a->reply.body_case = PADOS__V1__REPLY__BODY_JOB;
     a->reply.job = &r;
-    pack(a);
+    fake_pack(a);
 }
 
 static void answer_tables(answer *a)
@@ -268,12 +246,15 @@ static void answer_tables(answer *a)
     info.dim = 64;
     info.metric = (char *)"cosine";
     info.code = (char *)"i8";
+    info.changed = 1234;
+    info.sequence = FAKE_SEQUENCE;
+    info.problem = (char *)"recall 0.93 is under its promise of 0.95";
     Pados__V1__TableListReply list = PADOS__V1__TABLE_LIST_REPLY__INIT;
     list.tables = infos;
     list.n_tables = 1;
     a->reply.body_case = PADOS__V1__REPLY__BODY_TABLE_LIST;
     a->reply.table_list = &list;
-    pack(a);
+    fake_pack(a);
 }
 
 static void answer_table(answer *a, const char *name)
@@ -281,7 +262,7 @@ static void answer_table(answer *a, const char *name)
     if (strcmp(name, "products") != 0) {
         a->reply.status = 5;
         a->reply.message = (char *)"there is no such table";
-        pack(a);
+        fake_pack(a);
         return;
     }
     Pados__V1__TableInfo info = PADOS__V1__TABLE_INFO__INIT;
@@ -296,7 +277,7 @@ static void answer_table(answer *a, const char *name)
     table.n_versions = 1;
     a->reply.body_case = PADOS__V1__REPLY__BODY_TABLE;
     a->reply.table = &table;
-    pack(a);
+    fake_pack(a);
 }
 
 static void answer_profile(answer *a, const char *name, const char *text)
@@ -308,7 +289,7 @@ static void answer_profile(answer *a, const char *name, const char *text)
     profile.text = (char *)text;
     a->reply.body_case = PADOS__V1__REPLY__BODY_PROFILE;
     a->reply.profile = &profile;
-    pack(a);
+    fake_pack(a);
 }
 
 static void answer_stats(answer *a)
@@ -321,7 +302,7 @@ static void answer_stats(answer *a)
     stats.n_names = stats.n_values = 1;
     a->reply.body_case = PADOS__V1__REPLY__BODY_STATS;
     a->reply.stats = &stats;
-    pack(a);
+    fake_pack(a);
 }
 
 static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
@@ -341,20 +322,20 @@ static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
         break;
     case PADOS__V1__REQUEST__BODY_PUSH_COMMIT:
         s->seen.published = r->push_commit->publish;
-        answer_job(a, 12, "validate");
+        fake_answer_job(a, 12, "validate");
         break;
     case PADOS__V1__REQUEST__BODY_PUSH_ABORT:
         s->seen.aborted = true;
-        pack(a);
+        fake_pack(a);
         break;
     case PADOS__V1__REQUEST__BODY_JOB_GET:
         if (r->job_get->job == 14) { /* as after a restart */
             a->reply.status = 5;
             a->reply.message = (char *)"there is no job 14";
-            pack(a);
+            fake_pack(a);
             break;
         }
-        answer_job(a, r->job_get->job, "done");
+        fake_answer_job(a, r->job_get->job, "done");
         break;
     case PADOS__V1__REQUEST__BODY_TABLE_LIST:
         answer_tables(a);
@@ -363,11 +344,11 @@ static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
         answer_table(a, r->table_get->table);
         break;
     case PADOS__V1__REQUEST__BODY_PUBLISH: /* version 13 cannot be published, the job of 14 is lost */
-        answer_job(a, r->publish->version == 13 || r->publish->version == 14 ? r->publish->version : 12,
-                   "load");
+        fake_answer_job(a, r->publish->version == 13 || r->publish->version == 14 ? r->publish->version : 12,
+                        "load");
         break;
     case PADOS__V1__REQUEST__BODY_ROLLBACK:
-        answer_job(a, 12, "load");
+        fake_answer_job(a, 12, "load");
         break;
     case PADOS__V1__REQUEST__BODY_PROFILE_PUT:
         answer_profile(a, "festive", r->profile_put->text);
@@ -379,9 +360,10 @@ static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
         answer_stats(a);
         break;
     default:
+        if (fake_answer_change(s, r, a)) break;
         a->reply.status = 12;
         a->reply.message = (char *)"not known here";
-        pack(a);
+        fake_pack(a);
     }
 }
 
@@ -389,7 +371,7 @@ static void answer_any(fake_server *s, Pados__V1__Request *r, answer *a)
 
 static void remember(fake_server *s, Pados__V1__Request *r)
 {
-    if ((unsigned)r->body_case < 64) s->requests[r->body_case]++;
+    if ((unsigned)r->body_case < FAKE_BODIES) s->requests[r->body_case]++;
     s->seen.deadline_ms = r->deadline_ms;
     snprintf(s->seen.token, sizeof s->seen.token, "%s", r->token);
     if (r->body_case == PADOS__V1__REQUEST__BODY_SEARCH) {
@@ -414,7 +396,7 @@ static void *serve(void *context)
         remember(s, r);
         answer_any(s, r, &a);
         pthread_mutex_unlock(&s->lock);
-        if (r->body_case != PADOS__V1__REQUEST__BODY_SEARCH) pados__v1__request__free_unpacked(r, NULL);
+        if (r != s->last_search && r != s->changes.last) pados__v1__request__free_unpacked(r, NULL);
         if (a.hang_up) {
             nng_pipe_close(pipe);
         } else if (a.send) {
@@ -452,6 +434,7 @@ void fake_stop(fake_server *s)
     pthread_join(s->thread, NULL);
     pthread_mutex_destroy(&s->lock);
     if (s->last_search) pados__v1__request__free_unpacked(s->last_search, NULL);
+    fake_forget_changes(s);
     for (int i = 0; i < 4; i++)
         free(s->seen.parts[i]);
     free(s);

@@ -35,7 +35,35 @@ void fake_admin_url_set(fake_server *server, const char *url);
 /* Fails that many push chunks by hanging up, each second one after it was stored. */
 void fake_break_chunks(fake_server *server, int count);
 
+/* Of the next writes: hangs up on so many (after doing them, where done says so), then answers so many UNAVAILABLE; the
+ * refused'th after those (from 1; 0: none) is INVALID_ARGUMENT. Hang-ups are for tests of one thread: nng 1.5.2 may wait for ever
+ * for a pipe that is closed while another message is on its way (client/link.c), and here it would be the server's. */
+void fake_break_writes(fake_server *server, int hang_ups, bool done, int unavailable, int refused);
+
 unsigned fake_requests(const fake_server *server, int body); /* of one PADOS__V1__REQUEST__BODY_..., so far */
+
+enum { FAKE_SEQUENCE = 77, FAKE_WRITES = 256 };
+
+/* Writes as they came, resends included. A key that was done before is answered repeated, with its first sequence. */
+typedef struct fake_write {
+    int body;
+    char key[160];
+    uint64_t first; /* id */
+    size_t rows;
+    uint64_t sequence; /* 0: not done */
+} fake_write;
+typedef struct fake_changes {
+    fake_write writes[FAKE_WRITES];
+    size_t count;
+    uint64_t done; /* writes */
+    Pados__V1__Request *last;
+    int hang_ups, unavailable, refused;
+    bool done_before_hanging_up;
+    Pados__V1__Erasure *erasures[16];
+    size_t nerasures;
+    char folder[128];
+} fake_changes;
+const fake_changes *fake_look_at_changes(fake_server *server); /* until fake_look_away */
 
 /* The last search, and everything pushed so far by part; under the server's lock between these two. */
 typedef struct fake_seen {

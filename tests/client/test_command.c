@@ -1,168 +1,19 @@
 /* The built command against the tests' own server: what it prints, what it sends, how it ends. PADOS names the program. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "command_run.h"
 
-#include <fcntl.h>
-#include <ftw.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#include "fake_server.h"
-
-typedef struct outcome {
-    int code;
-    char out[65536], err[8192];
-} outcome;
-
-static char folder[64];
-static fake_server *server;
-static outcome last; /* of the command run last: too large for the stack of every test */
-
-static int set_up(void **state)
-{
-    (void)state;
-    strcpy(folder, "/tmp/pados-command-XXXXXX");
-    if (!mkdtemp(folder)) return -1;
-    unsetenv("PADOS_TOKEN");
-    server = fake_start("tcp://127.0.0.1:0");
-    if (!server) return -1;
-    return setenv("PADOS_URL", fake_url(server), 1);
-}
-
-static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *walk)
-{
-    (void)about, (void)kind, (void)walk;
-    return remove(path);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    fake_stop(server);
-    return nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-/* A path in the test's folder. Up to 32 live at once. */
-static const char *in_folder(const char *name)
-{
-    static char paths[32][160];
-    static int next;
-    char *path = paths[next++ % 32];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
-static const char *write_file(const char *name, const void *bytes, size_t length)
-{
-    const char *path = in_folder(name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, length, file), length);
-    assert_int_equal(fclose(file), 0);
-    return path;
-}
-
-static const char *write_text(const char *name, const char *text)
-{
-    return write_file(name, text, strlen(text));
-}
-
-static void read_back(const char *name, char *room, size_t size)
-{
-    FILE *file = fopen(in_folder(name), "rb");
-    assert_non_null(file);
-    size_t got = fread(room, 1, size - 1, file);
-    room[got] = '\0';
-    fclose(file);
-}
-
-static void run(const char *first, ...)
-{
-    const char *argv[48] = {getenv("PADOS")};
-    if (!argv[0]) fail_msg("PADOS does not name the command (ctest sets it)");
-    va_list args;
-    va_start(args, first);
-    int n = 1;
-    for (const char *a = first; a && n < 47; a = va_arg(args, const char *))
-        argv[n++] = a;
-    va_end(args);
-    pid_t pid = fork();
-    if (pid == 0) {
-        int out = open(in_folder("out"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        int err = open(in_folder("err"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        if (out < 0 || err < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(126);
-        execv(argv[0], (char *const *)argv);
-        _exit(127);
-    }
-    assert_true(pid > 0);
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    read_back("out", last.out, sizeof last.out);
-    read_back("err", last.err, sizeof last.err);
-    if (!WIFEXITED(status)) fail_msg("the command died of signal %d: %s", WTERMSIG(status), last.err);
-    last.code = WEXITSTATUS(status);
-}
-
-static void expect(int code, const char *out, const char *err)
-{
-    if (last.code != code) fail_msg("exit code %d, not %d\n%s%s", last.code, code, last.out, last.err);
-    if (out && !strstr(last.out, out)) fail_msg("stdout does not say \"%s\":\n%s", out, last.out);
-    if (err && !strstr(last.err, err)) fail_msg("stderr does not say \"%s\":\n%s", err, last.err);
-}
-
-#define RUN(...) run(__VA_ARGS__, NULL)
-
-/* Line number `line` of stdout as JSON; the caller decrefs it. */
-static json_t *json_at(int line)
-{
-    const char *text = last.out;
-    for (; line > 0; line--) {
-        text = strchr(text, '\n');
-        if (!text) fail_msg("there are not so many lines:\n%s", last.out);
-        text++;
-    }
-    json_t *object = json_loads(text, JSON_DISABLE_EOF_CHECK, NULL);
-    if (!object) fail_msg("not JSON: %s", text);
-    return object;
-}
-
-static size_t lines(void)
-{
-    size_t count = 0;
-    for (const char *c = last.out; *c; c++)
-        count += *c == '\n';
-    return count;
-}
-
-static const char *vectors_fvecs(int rows)
-{
-    char *bytes = calloc((size_t)rows, 20);
-    assert_non_null(bytes);
-    for (int i = 0; i < rows; i++) {
-        const int32_t dim = 4;
-        const float row[4] = {(float)i, 1, 2, 3};
-        memcpy(bytes + 20 * i, &dim, 4);
-        memcpy(bytes + 20 * i + 4, row, 16);
-    }
-    const char *path = write_file("rows.fvecs", bytes, 20 * (size_t)rows);
-    free(bytes);
-    return path;
-}
 
 /* ------------------------------------------------------------------------------------------------- usage --- */
 
 static void test_every_command_has_help_with_examples(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"push",   "tables",  "table", "publish", "rollback",
-                                           "search", "profile", "stats", "hello"};
+    static const char *const commands[] = {
+        "push",   "tables", "table",  "publish",  "rollback", "search",   "profile", "stats",    "hello",
+        "upsert", "delete", "update", "feedback", "erase",    "erasures", "export",  "snapshot", "rebuild"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         RUN(commands[i], "--help");
         char usage[64];
@@ -206,6 +57,19 @@ static void test_wrong_usage_names_the_argument_and_ends_with_2(void **state)
         {{"profile", "burn"}, "\"burn\""},
         {{"profile", "put"}, "wants a FILE"},
         {{"push", "t", "f.npy", "--format", "parquet"}, "--format"},
+        {{"upsert", "t"}, "TABLE FILE"},
+        {{"upsert", "t", "f.npy", "--batch", "many"}, "--batch: \"many\""},
+        {{"delete", "t"}, "TABLE ID..."},
+        {{"delete", "t", "7", "x8"}, "\"x8\" is not an id"},
+        {{"delete", "t", "7", "--ids", "f.txt"}, "no other ids"},
+        {{"delete", "t", "7", "--batch", "65537"}, "--batch: 65537 rows are more than the 65536"},
+        {{"delete", "t", "7", "--key", ""}, "--key"},
+        {{"update", "t"}, "TABLE FILE.csv"},
+        {{"erase", "t"}, "TABLE ID..."},
+        {{"erase", "t", "-1"}, "-1"},
+        {{"export", "t", "x"}, "ID: \"x\""},
+        {{"snapshot"}, "FOLDER"},
+        {{"search", "t", "--at-least", "last"}, "--at-least: \"last\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *const *a = cases[i].args;
@@ -432,7 +296,14 @@ static void test_tables_and_profiles_are_shown(void **state)
     RUN("--json", "tables");
     json_t *table = json_at(0);
     assert_int_equal(json_integer_value(json_object_get(table, "rows")), 12345);
+    assert_int_equal(json_integer_value(json_object_get(table, "changed")), 1234);
+    assert_int_equal(json_integer_value(json_object_get(table, "sequence")), FAKE_SEQUENCE);
+    assert_string_equal(json_string_value(json_object_get(table, "problem")),
+                        "recall 0.93 is under its promise of 0.95");
     json_decref(table);
+    RUN("tables");
+    expect(0, "1,234        77\n", NULL);
+    expect(0, "\n          recall 0.93 is under its promise of 0.95\n", NULL);
     RUN("table", "products");
     expect(0, "serving", NULL);
     RUN("publish", "products", "4");
@@ -441,6 +312,10 @@ static void test_tables_and_profiles_are_shown(void **state)
     expect(3, NULL, "row 17, column 3 is not a number");
     RUN("rollback", "products");
     expect(0, "products version 4 is serving\n", NULL);
+    RUN("rebuild", "products");
+    expect(0, "products version 4 is serving\n", NULL);
+    RUN("--json", "rebuild", "broken");
+    expect(3, NULL, "row 17, column 3 is not a number");
     RUN("profile", "put", write_text("festive.conf", "profile = { name = \"festive\"; };"));
     expect(0, "profile festive is version 5\n", NULL);
     RUN("profile", "show", "festive");
@@ -450,8 +325,6 @@ static void test_tables_and_profiles_are_shown(void **state)
     RUN("hello");
     expect(0, "fake 1", NULL);
 }
-
-#define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
 {

@@ -67,6 +67,14 @@ void server_start(server *s, const char *const *sets)
     snprintf(log, sizeof log, "%s/log", s->folder);
     const char *argv[64] = {program()};
     int n = 1;
+    if (*s->config) {
+        argv[n++] = "--config";
+        argv[n++] = s->config;
+    }
+    if (*s->restore) {
+        argv[n++] = "--restore";
+        argv[n++] = s->restore;
+    }
     for (int i = 0; i < 5; i++) {
         argv[n++] = "--set";
         argv[n++] = own[i];

@@ -10,7 +10,9 @@
 typedef struct server {
     char folder[128]; /* made by server_start when empty; holds data/, log, sockets */
     char url[192], admin_url[192];
-    char http[64]; /* "http://127.0.0.1:PORT", "" without */
+    char http[64];     /* "http://127.0.0.1:PORT", "" without */
+    char config[160];  /* the file it is started with, "" without */
+    char restore[160]; /* the snapshot it is started from, "" without */
     pid_t pid;
 } server;
 

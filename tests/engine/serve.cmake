@@ -1,5 +1,5 @@
 find_package(nng REQUIRED CONFIG)
-foreach(part config executor wire net)
+foreach(part config executor wire net recall)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/test_${part}.c)
     pados_test(engine ${part} pados_serve)
   endif()

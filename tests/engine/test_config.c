@@ -61,6 +61,27 @@ static void test_a_set_goes_over_the_file(void **state)
     pd_config_free(config);
 }
 
+static void test_keys_of_changes_have_units_and_names(void **state)
+{
+    (void)state;
+    pd_config *plain = load(NULL, NULL, 0);
+    assert_int_equal(plain->changes_durability, 0);
+    assert_int_equal(plain->changes_interval_ms, 50);
+    assert_true(plain->changes_bytes == 16ull << 30);
+    assert_true(plain->erase_ms == 72ull * 3600 * 1000);
+    assert_true(plain->recall_sample == 0.001);
+    pd_config_free(plain);
+    const char *sets[] = {"changes.durability=none", "changes.max_mib=1.5", "erase_hours=0.5",
+                          "recall_sample=1", "rebuild_percent=0"};
+    pd_config *config = load(PADOS_CONFIGS "/padosd.conf", sets, 5);
+    assert_int_equal(config->changes_durability, 2);
+    assert_true(config->changes_bytes == 3u << 19);
+    assert_true(config->erase_ms == 1800000);
+    assert_true(config->recall_sample == 1.0);
+    assert_int_equal(config->rebuild_percent, 0);
+    pd_config_free(config);
+}
+
 static void refused(const char *set, const char *word)
 {
     pd_config *config;
@@ -79,6 +100,11 @@ static void test_what_is_not_known_or_out_of_bounds_is_refused_by_name(void **st
     refused("threads=-1", "threads");
     refused("slice_us=\"fast\"", "slice_us");
     refused("log_level=loud", "log_level");
+    refused("changes.durability=often", "sync, interval or none");
+    refused("changes.sync=true", "sync");
+    refused("recall_sample=1.5", "recall_sample");
+    refused("spare_percent=1001", "spare_percent");
+    refused("writer_threads=0", "writer_threads");
     refused("deadline_ms=100000", "max_deadline_ms");
     refused("max_chunk=33554432", "max_message");
     refused("queue_queries=100", "max_queries");
@@ -151,13 +177,49 @@ static void test_tls_files_are_looked_at_before_anything_starts(void **state)
     assert_non_null(strstr(err.message, "admin.token_file"));
 }
 
+static void test_what_was_bound_opened_or_reserved_cannot_change(void **state)
+{
+    (void)state;
+    pd_config *now = load(NULL, NULL, 0);
+    static const char *const fixed[] = {"data_folder=x",
+                                        "data.url=\"ipc:///tmp/x\"",
+                                        "admin.cert_file=x",
+                                        "http.key_file=x",
+                                        "backend=cpu",
+                                        "isa=avx2",
+                                        "memory_mib=2",
+                                        "threads=3",
+                                        "builder_threads=3",
+                                        "writer_threads=2",
+                                        "changes.durability=none",
+                                        "changes.max_mib=7"};
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        pd_error err = {0};
+        char key[32];
+        snprintf(key, sizeof key, "%.*s", (int)strcspn(fixed[i], "="), fixed[i]);
+        pd_config *next = load(NULL, &fixed[i], 1);
+        assert_int_equal(pd_config_change(now, next, &err), PD_FAILED_PRECONDITION);
+        if (!strstr(err.message, key)) fail_msg("\"%s\" does not name %s", err.message, key);
+        pd_config_free(next);
+    }
+    const char *moving[] = {"slice_us=700", "deadline_ms=5", "data.token_file=x", "recall_sample=0.5",
+                            "log_level=error"};
+    pd_config *next = load(NULL, moving, 5);
+    pd_error err = {0};
+    assert_int_equal(pd_config_change(now, next, &err), PD_OK);
+    pd_config_free(next);
+    pd_config_free(now);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_commented_file_holds_the_defaults),
         cmocka_unit_test(test_a_set_goes_over_the_file),
+        cmocka_unit_test(test_keys_of_changes_have_units_and_names),
         cmocka_unit_test(test_what_is_not_known_or_out_of_bounds_is_refused_by_name),
         cmocka_unit_test(test_a_file_error_names_file_line_and_key),
+        cmocka_unit_test(test_what_was_bound_opened_or_reserved_cannot_change),
         cmocka_unit_test(test_a_public_address_needs_tls_and_a_token_or_the_word_insecure),
         cmocka_unit_test(test_tls_files_are_looked_at_before_anything_starts),
     };

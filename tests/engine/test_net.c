@@ -91,12 +91,11 @@ static void start(bench *b, const char *url, uint32_t pipe_requests, uint32_t se
     snprintf(b->url, sizeof b->url, "%s", url);
     b->listener = (pd_listener_config){.url = b->url, .cert_file = "", .key_file = "", .token_file = ""};
     assert_int_equal(pd_workers_open("echo", 2, UINT32_MAX, &b->workers, &err), PD_OK);
+    pd_config config = {
+        .max_message = 100000, .send_timeout_ms = send_timeout_ms, .pipe_requests = pipe_requests};
     pd_net_options options = {.name = "test",
                               .listener = &b->listener,
-
-                              .max_message = 100000,
-                              .send_timeout_ms = send_timeout_ms,
-                              .pipe_requests = pipe_requests,
+                              .config = &config,
                               .on_request = on_request,
                               .on_gone = on_gone,
                               .context = b,
@@ -174,12 +173,10 @@ static void test_an_address_in_use_is_named(void **state)
     start(&b, "tcp://127.0.0.1:0", 16, 1000);
     pd_listener_config again = b.listener;
     again.url = (char *)pd_net_url(b.net);
+    pd_config config = {.max_message = 1000, .send_timeout_ms = 100, .pipe_requests = 4};
     pd_net_options options = {.name = "second",
                               .listener = &again,
-
-                              .max_message = 1000,
-                              .send_timeout_ms = 100,
-                              .pipe_requests = 4,
+                              .config = &config,
                               .on_request = on_request,
                               .context = &b,
                               .metrics = &b.metrics,

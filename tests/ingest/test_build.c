@@ -489,11 +489,14 @@ static void test_segments_are_means_by_value(void **state)
     ok(pd_version_open(path_in(w->folder, "v"), &version, &err), &err);
     const pd_version_info *info = pd_version_info_of(version);
     assert_int_equal(info->shape.nlist, 1);
-    const float *means = info->segment_means[0];
-    const uint64_t *counts = info->segment_counts[0];
-    assert_true(counts[0] == 1 && counts[1] == 2 && counts[2] == 1);
-    assert_true(means[2] == 3 && means[3] == 4 && means[4] == 3 && means[5] == 4);
-    assert_null(info->segment_means[1]);
+    float mean[2];
+    assert_int_equal(pd_version_segment(version, 0, 0, mean), 1);
+    assert_int_equal(pd_version_segment(version, 0, 1, mean), 2);
+    assert_true(mean[0] == 3 && mean[1] == 4);
+    assert_int_equal(pd_version_segment(version, 0, 2, mean), 1);
+    assert_true(mean[0] == 3 && mean[1] == 4);
+    assert_int_equal(pd_version_segment(version, 0, 3, mean), 0);
+    assert_int_equal(pd_version_segment(version, 1, 0, mean), 0);
     pd_version_close(version);
     pd_schema_free(schema);
 }

@@ -87,19 +87,20 @@ static void test_every_row_is_found_by_its_id_and_no_other(void **state)
 
 static void check_posting(const world *w, const pd_attribute *attribute, uint64_t value, const uint8_t *holds)
 {
-    const uint32_t *slots;
-    uint64_t count, expected = 0;
+    pd_matches matches;
+    uint64_t expected = 0;
     for (uint32_t i = 0; i < N; i++)
         expected += holds[i];
-    pd_resident_posting(w->resident, attribute, value, &slots, &count);
-    assert_int_equal(count, expected);
-    if (expected > N / 8 + 1024) {
-        assert_null(slots);
-        return;
-    }
+    pd_resident_posting(w->resident, attribute, value, &matches);
+    assert_int_equal(matches.rows, expected);
+    assert_int_equal(matches.listed, expected <= N / 8 + 1024);
+    assert_int_equal(matches.nmore, 0);
+    assert_int_equal(matches.nslots, matches.listed ? expected : 0);
+    if (!matches.listed) return;
+    const uint32_t *slots = matches.slots;
     uint8_t *found = calloc((N / 32 + 100) * 32, 1);
     assert_non_null(found);
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < matches.nslots; i++) {
         assert_true(i == 0 || slots[i] > slots[i - 1]);
         found[slots[i]] = 1;
     }
@@ -162,6 +163,53 @@ static void test_ids_take_at_most_24_bytes_a_row(void **state)
     }
 }
 
+/* Some count up, some are far apart. */
+static uint64_t come_and_go_id(uint32_t i)
+{
+    return i % 2 ? i : (uint64_t)i * 0x9e3779b97f4a7c15ull;
+}
+
+/* Ids that come and go, in a map that is nearly full: what it says is what a plain array says. */
+static void test_ids_come_and_go(void **state)
+{
+    (void)state;
+    enum { IDS = 3000 };
+    static uint32_t there[IDS];
+    pd_idmap map, more;
+    pd_error err;
+    uint64_t random = 8, count = 0;
+    for (uint32_t i = 0; i < IDS; i++)
+        there[i] = PD_IDMAP_NONE;
+    ok(pd_idmap_open(&map, 100, &err), &err);
+    for (uint32_t step = 0; step < 200000; step++) {
+        uint32_t i = (uint32_t)pd_random_below(&random, IDS),
+                 value = (uint32_t)pd_random_below(&random, 1000);
+        uint64_t id = come_and_go_id(i);
+        if (pd_random_below(&random, 100) < (step / 20000 % 2 ? 70 : 40)) {
+            pd_idmap_remove(&map, id);
+            count -= there[i] != PD_IDMAP_NONE;
+            there[i] = PD_IDMAP_NONE;
+        } else {
+            if (map.count == map.room) {
+                ok(pd_idmap_copy(&map, map.count + 1, &more, &err), &err);
+                assert_true(pd_idmap_memory(&more) <= more.count * 20 + 400);
+                pd_idmap_close(&map);
+                map = more;
+            }
+            pd_idmap_set(&map, id, value);
+            count += there[i] == PD_IDMAP_NONE;
+            there[i] = value;
+        }
+        assert_true(map.count == count);
+        if (step % 1000) continue;
+        for (uint32_t k = 0; k < IDS; k++)
+            assert_int_equal(pd_idmap_get(&map, come_and_go_id(k)), there[k]);
+    }
+    pd_idmap_clear(&map);
+    assert_int_equal(pd_idmap_get(&map, come_and_go_id(1)), PD_IDMAP_NONE);
+    pd_idmap_close(&map);
+}
+
 static void test_a_version_that_does_not_fit_is_refused(void **state)
 {
     world *w = *state;
@@ -207,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_postings_agree_with_a_scan),
         cmocka_unit_test(test_histograms_count_every_row_once),
         cmocka_unit_test(test_ids_take_at_most_24_bytes_a_row),
+        cmocka_unit_test(test_ids_come_and_go),
         cmocka_unit_test(test_five_million_rows_take_little_more_than_their_codes),
         cmocka_unit_test(test_a_version_that_does_not_fit_is_refused),
     };

@@ -181,6 +181,7 @@ static void assert_same(const pd_schema *a, const pd_schema *b)
     assert_string_equal(a->queries, b->queries);
     assert_string_equal(a->space, b->space);
     assert_string_equal(a->order_by, b->order_by);
+    assert_string_equal(a->consent, b->consent);
     assert_int_equal(a->nfallback, b->nfallback);
     for (uint32_t i = 0; i < a->nfallback; i++) {
         assert_int_equal(a->fallback[i].kind, b->fallback[i].kind);
@@ -192,6 +193,13 @@ static void assert_same(const pd_schema *a, const pd_schema *b)
         assert_string_equal(x->name, y->name);
         assert_int_equal(x->type, y->type);
         assert_int_equal(x->age, y->age);
+        assert_int_equal(x->counts, y->counts);
+        assert_true(x->half_life == y->half_life);
+        assert_int_equal(x->nevents, y->nevents);
+        for (uint32_t v = 0; v < x->nevents; v++) {
+            assert_string_equal(x->events[v].name, y->events[v].name);
+            assert_true(x->events[v].weight == y->events[v].weight);
+        }
         assert_int_equal(x->closed, y->closed);
         assert_int_equal(x->nknots, y->nknots);
         assert_memory_equal(x->knots, y->knots, sizeof x->knots);
@@ -241,6 +249,162 @@ static void test_a_complete_schema_comes_back_from_its_text(void **state)
     free(again);
 }
 
+static const char counted[] =
+    "table = { attributes = ( { name = \"popularity\"; type = \"number\"; knots = ( 1.0, 8.0 );\n"
+    "    feedback = { half_life_hours = 36; events = ( (\"view\", 0.1), (\"put \\\"in\\\" cart\", 1), "
+    "(\"दान\", "
+    "3.3333333333333335) ); }; },\n"
+    "  { name = \"trend\"; type = \"number\"; feedback = { half_life_hours = 0.1; }; },\n"
+    "  { name = \"price\"; type = \"number\"; } ); };";
+
+static void test_a_counter_has_a_half_life_and_weighs_its_events(void **state)
+{
+    (void)state;
+    pd_schema *schema = parse(counted);
+    const pd_attribute *popularity = &schema->attributes[0], *trend = &schema->attributes[1];
+    double weight;
+    assert_true(popularity->counts && trend->counts && !schema->attributes[2].counts);
+    assert_true(popularity->half_life == 1.5);
+    assert_true(fabs(trend->half_life - 0.1 / 24) < 1e-9);
+    assert_int_equal(popularity->nknots, 2);
+    assert_true(pd_attribute_event(popularity, "view", &weight) && weight == 0.1);
+    assert_true(pd_attribute_event(popularity, "put \"in\" cart", &weight) && weight == 1);
+    assert_true(pd_attribute_event(popularity, "दान", &weight) && weight == 3.3333333333333335);
+    assert_false(pd_attribute_event(popularity, "sale", &weight));
+    assert_true(pd_attribute_event(trend, "sale", &weight) && weight == 1);
+    assert_false(pd_attribute_event(&schema->attributes[2], "view", &weight));
+    pd_schema_free(schema);
+}
+
+static void test_counters_and_consent_come_back_from_their_text(void **state)
+{
+    (void)state;
+    static const char asked[] =
+        "table = { consent = \"may\"; attributes = ( { name = \"may\"; type = \"category\"; },"
+        " { name = \"consent\"; type = \"category\"; } ); };";
+    const char *const texts[] = {counted, asked};
+    for (int i = 0; i < 2; i++) {
+        pd_schema *schema = parse(texts[i]), *copy;
+        pd_error err;
+        char *text, *again;
+        assert_int_equal(pd_schema_copy(schema, &copy, &err), PD_OK);
+        assert_same(schema, copy);
+        pd_schema_free(schema); /* the copy owns its events */
+        assert_int_equal(pd_schema_text(copy, &text, &err), PD_OK);
+        pd_schema *back = parse(text);
+        assert_same(copy, back);
+        assert_int_equal(pd_schema_text(back, &again, &err), PD_OK);
+        assert_string_equal(text, again);
+        free(text);
+        free(again);
+        pd_schema_free(copy);
+        pd_schema_free(back);
+    }
+}
+
+static void test_consent_is_a_category_named_or_called_so(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *consent;
+    } cases[] = {
+        {"table = { };", ""},
+        {"table = { attributes = ( { name = \"consent\"; type = \"category\"; } ); };", "consent"},
+        {"table = { attributes = ( { name = \"consent\"; type = \"number\"; } ); };", ""},
+        {"table = { consent = \"may\"; attributes = ( { name = \"may\"; type = \"category\"; } ); };", "may"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        pd_schema *schema = parse(cases[i].text);
+        assert_string_equal(schema->consent, cases[i].consent);
+        pd_schema_free(schema);
+    }
+}
+
+/* A counter of so many events, declared by `many` of them. */
+static void assert_events(int many, int fits)
+{
+    char text[4096];
+    int at = snprintf(text, sizeof text,
+                      "table = { attributes = ( { name = \"x\"; type = \"number\"; feedback = { "
+                      "half_life_hours = 1; events = ( ");
+    for (int i = 0; i < many; i++)
+        at += snprintf(text + at, sizeof text - (size_t)at, "%s(\"e%d\", %d)", i ? ", " : "", i, i);
+    snprintf(text + at, sizeof text - (size_t)at, " ); }; } ); };");
+    if (!fits) {
+        assert_refused(text,
+                       "a.conf:1: key \"table.attributes[0].feedback.events\": 33 events, more than 32");
+        return;
+    }
+    pd_schema *schema = parse(text);
+    assert_int_equal(schema->attributes[0].nevents, many);
+    pd_schema_free(schema);
+}
+
+static void test_a_counter_has_at_most_32_events(void **state)
+{
+    (void)state;
+    assert_events(32, 1);
+    assert_events(33, 0);
+}
+
+#define COUNTER "table = { attributes = ( { name = \"x\"; type = \"number\"; "
+#define AT      "a.conf:1: key \"table.attributes[0].feedback"
+
+static void test_a_counter_that_is_wrong_names_file_line_and_key(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {COUNTER "feedback = 3; } ); };", AT "\": must be a group { }"},
+        {COUNTER "feedback = { }; } ); };", AT "\": half_life_hours is missing"},
+        {COUNTER "age = true; feedback = { half_life_hours = 1; }; } ); };", AT "\": an age is not counted"},
+        {COUNTER "feedback = { half_life_hours = 0; }; } ); };",
+         AT ".half_life_hours\": must be from 0.01 to 1e+06, not 0"},
+        {COUNTER "feedback = { half_life_hours = 1; half_life = 2; }; } ); };",
+         "a.conf:1: unknown key \"table.attributes[0].feedback.half_life\""},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( ); }; } ); };",
+         AT ".events\": is empty: without the key, every event counts"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( \"view\" ); }; } ); };",
+         AT ".events[0]\": must be an event's name and its weight, (\"view\", 0.1)"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( (\"view\", 1, 2) ); }; } ); };",
+         AT ".events[0]\": must be an event's name and its weight, (\"view\", 0.1)"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( (\"\", 1) ); }; } ); };",
+         AT ".events[0][0]\": an event's name has 1 to 256 bytes, this one 0"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( (\"\\xff\", 1) ); }; } ); };",
+         AT ".events[0][0]\": is not UTF-8"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( (\"a\", 1),\n (\"b\", -0.5) ); }; } ); };",
+         "a.conf:2: key \"table.attributes[0].feedback.events[1][1]\": -0.5 is below 0: a counter only "
+         "rises"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( (\"a\", 1), (\"a\", 2) ); }; } ); };",
+         AT ".events[1][0]\": \"a\" stands twice"},
+        {COUNTER "feedback = { half_life_hours = 1; events = ( (\"a\", \"b\") ); }; } ); };",
+         AT ".events[0][1]\": must be a number"},
+        {"table = { attributes = ( { name = \"x\"; type = \"key\"; feedback = { half_life_hours = 1; }; } ); "
+         "};",
+         "a.conf:1: unknown key \"table.attributes[0].feedback\""},
+        {"table = { consent = \"may\"; };",
+         "a.conf:1: key \"table.consent\": \"may\" is not a category of this table"},
+        {"table = { consent = \"may\"; attributes = ( { name = \"may\"; type = \"set\"; } ); };",
+         "a.conf:1: key \"table.consent\": \"may\" is not a category of this table"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_refused(cases[i].text, cases[i].message);
+}
+
+static void test_a_counter_does_not_begin_below_zero(void **state)
+{
+    (void)state;
+    pd_schema *schema = parse(counted);
+    pd_error err;
+    float value;
+    assert_int_equal(pd_attribute_number(&schema->attributes[0], "0", &value, &err), PD_OK);
+    assert_int_equal(pd_attribute_number(&schema->attributes[0], "-1", &value, &err), PD_INVALID_ARGUMENT);
+    assert_string_equal(err.message, "attribute \"popularity\": -1 is below 0, which no counter is");
+    assert_int_equal(pd_attribute_number(&schema->attributes[2], "-1", &value, &err), PD_OK);
+    pd_schema_free(schema);
+}
+
 static void test_the_default_schema_comes_back_from_its_text(void **state)
 {
     (void)state;
@@ -265,7 +429,8 @@ static void test_a_schema_with_nan_has_no_text(void **state)
     char *text;
     schema->attributes[0].representatives[1] = NAN;
     assert_int_equal(pd_schema_text(schema, &text, &err), PD_INVALID_ARGUMENT);
-    assert_string_equal(err.message, "attribute \"n\" has a knot or representative that is not finite");
+    assert_string_equal(err.message,
+                        "attribute \"n\" has a knot, representative or weight that is not finite");
     assert_null(text);
     pd_schema_free(schema);
 }
@@ -527,8 +692,9 @@ static void test_the_commented_schema_says_what_it_shows(void **state)
     text[fread(text, 1, sizeof text - 1, file)] = 0;
     fclose(file);
     pd_schema *schema = parse(text);
-    assert_int_equal(schema->nattributes, 6);
+    assert_int_equal(schema->nattributes, 7);
     assert_int_equal(schema->metric, PD_COSINE);
+    assert_int_equal(pd_schema_find(schema, "popularity")->nevents, 3);
     assert_string_equal(schema->queries, "households");
     assert_true(pd_schema_find(schema, "tier")->closed);
     assert_true(pd_schema_find(schema, "added")->age);
@@ -545,6 +711,12 @@ int main(void)
         cmocka_unit_test(test_a_set_of_twelve_members_takes_a_plane_and_a_half),
         cmocka_unit_test(test_a_look_up_table_has_neither_codes_nor_lists),
         cmocka_unit_test(test_a_complete_schema_comes_back_from_its_text),
+        cmocka_unit_test(test_a_counter_has_a_half_life_and_weighs_its_events),
+        cmocka_unit_test(test_counters_and_consent_come_back_from_their_text),
+        cmocka_unit_test(test_consent_is_a_category_named_or_called_so),
+        cmocka_unit_test(test_a_counter_has_at_most_32_events),
+        cmocka_unit_test(test_a_counter_that_is_wrong_names_file_line_and_key),
+        cmocka_unit_test(test_a_counter_does_not_begin_below_zero),
         cmocka_unit_test(test_the_default_schema_comes_back_from_its_text),
         cmocka_unit_test(test_a_schema_with_nan_has_no_text),
         cmocka_unit_test(test_what_is_wrong_names_file_line_and_key),

@@ -290,7 +290,9 @@ static void test_a_version_that_is_not_there_is_not_found(void **state)
     assert_null(version);
 }
 
-/* Writes manifest.json again with one number changed and a checksum that fits. */
+#define ABSENT INT64_MIN
+
+/* Writes manifest.json again with one number changed, or gone, and a checksum that fits. */
 static void forge(world *w, const char *key, json_int_t value)
 {
     pd_error err;
@@ -298,7 +300,10 @@ static void forge(world *w, const char *key, json_int_t value)
     const char *path = path_in(w->version, "manifest.json");
     ok(pd_sealed_read(path, 1 << 20, &root, &err), &err);
     json_object_del(root, "xxh3");
-    json_object_set_new(root, key, json_integer(value));
+    if (value == ABSENT)
+        json_object_del(root, key);
+    else
+        json_object_set_new(root, key, json_integer(value));
     char *text;
     size_t length;
     ok(pd_sealed_text(root, &text, &length, &err), &err);
@@ -317,6 +322,7 @@ static void test_a_forged_manifest_allocates_nothing_and_is_refused(void **state
         {"rows", {0, N + 1, 1ll << 36, INT64_MAX}},     {"npages", {0, 1, 134217727, INT64_MAX}},
         {"nlist", {0, 1, 16777216, INT64_MAX}},         {"dim", {0, 1, 8192, INT64_MAX}},
         {"page_bytes", {0, 64, 16777216, INT64_MAX}},   {"format", {0, 2, 3, INT64_MAX}},
+        {"sequence", {-1, INT64_MIN + 1, -7, -2}},      {"parent", {-1, INT64_MIN + 1, -7, -2}},
         {"refine_bytes", {0, 64, 16777216, INT64_MAX}}, {"source_bytes", {0, 64, 16777216, -1}},
     };
     size_t length;
@@ -330,6 +336,44 @@ static void test_a_forged_manifest_allocates_nothing_and_is_refused(void **state
             put(path_in(w->version, "manifest.json"), whole, length);
         }
     }
+    free(whole);
+}
+
+static void test_a_version_says_which_changes_it_holds_and_what_it_was_made_of(void **state)
+{
+    world *w = *state;
+    pd_schema *schema = schema_make("table = { index = \"none\"; };");
+    pd_build_input in = input_make(schema, w->rows, 40, DIM);
+    in.sequence = 123456789012345;
+    in.parent = 6;
+    pd_error err;
+    pd_version *version;
+    const char *folder = path_in(w->folder, "rebuilt");
+    ok(pd_build(&in, folder, w->device, NULL, NULL, &err), &err);
+    ok(pd_version_open(folder, &version, &err), &err);
+    assert_true(pd_version_info_of(version)->sequence == 123456789012345);
+    assert_int_equal(pd_version_info_of(version)->parent, 6);
+    pd_version_close(version);
+    in.sequence = (uint64_t)INT64_MAX + 1;
+    assert_int_equal(pd_build(&in, path_in(w->folder, "not"), w->device, NULL, NULL, &err),
+                     PD_INVALID_ARGUMENT);
+    pd_schema_free(schema);
+}
+
+static void test_a_version_of_before_changes_holds_none(void **state)
+{
+    world *w = *state;
+    pd_error err;
+    pd_version *version;
+    size_t length;
+    void *whole = file_bytes(path_in(w->version, "manifest.json"), &length);
+    forge(w, "sequence", ABSENT);
+    forge(w, "parent", ABSENT);
+    ok(pd_version_open(w->version, &version, &err), &err);
+    assert_int_equal(pd_version_info_of(version)->sequence, 0);
+    assert_int_equal(pd_version_info_of(version)->parent, 0);
+    pd_version_close(version);
+    put(path_in(w->version, "manifest.json"), whole, length);
     free(whole);
 }
 
@@ -383,6 +427,8 @@ int main(void)
         cmocka_unit_test(test_a_flipped_byte_in_any_file_is_data_loss_naming_it),
         cmocka_unit_test(test_a_version_that_is_not_there_is_not_found),
         cmocka_unit_test(test_a_forged_manifest_allocates_nothing_and_is_refused),
+        cmocka_unit_test(test_a_version_says_which_changes_it_holds_and_what_it_was_made_of),
+        cmocka_unit_test(test_a_version_of_before_changes_holds_none),
         cmocka_unit_test(test_a_small_file_is_replaced_whole),
         cmocka_unit_test(test_a_full_disk_is_told_by_name),
     };

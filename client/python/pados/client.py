@@ -1,11 +1,13 @@
-"""The client: searches, pushes and administration."""
+"""The client: searches, changes, pushes and administration."""
 
+import json
 import threading
 import time
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from . import changes
 from . import pados_pb2 as wire
 from . import push as pushing
 from .link import Link, PadosError
@@ -17,7 +19,7 @@ KINDS = {"=": 0, "is": 0, "!=": 1, "is not": 1, ">=": 2, "<=": 3, "any": 4, "all
 LIMITS = ("server", "protocol", "max_message", "max_queries", "max_k", "max_hits", "max_deadline_ms", "data_url",
           "admin_url", "backend", "max_chunk")
 TABLE_INFO = ("table", "serving", "rows", "dim", "metric", "nlist", "code", "code_dim", "refine", "device_bytes", "host_bytes",
-              "disk_bytes")
+              "disk_bytes", "changed", "sequence", "problem")
 TIMING = ("decode", "queue", "resolve", "coarse", "scan", "refine", "finish", "total")
 
 
@@ -31,6 +33,7 @@ class Result:
     explanations   [count] lists of hits, each a list of (attribute, value, weight) that sum to its score; None without
     nprobe, path, rung, rung_segment   [count] how each query was answered
     version, profile_version, scanned, complete, recall, backend, warnings
+    sequence       the last write of the table that the answer holds
     timing         {stage: microseconds}
     """
 
@@ -91,7 +94,7 @@ class _Collected:
         r.counts = np.zeros(count, dtype=np.int64)
         r.attributes, r.explanations = {}, [] if explain else None
         r.nprobe, r.path, r.rung, r.rung_segment = [], [], [], []
-        r.version = r.profile_version = r.scanned = 0
+        r.version = r.profile_version = r.scanned = r.sequence = 0
         r.complete, r.recall, r.backend, r.warnings = True, 0.0, "", []
         r.timing = dict.fromkeys(TIMING, 0)
 
@@ -123,6 +126,7 @@ class _Collected:
         r.rung_segment.extend(s.rung_segment or [""] * count)
         r.version, r.profile_version, r.backend = s.version, s.profile_version, s.backend
         r.scanned += s.scanned
+        r.sequence = min(r.sequence, s.sequence) if self.at else s.sequence
         r.recall = min(r.recall, s.recall) if self.at else s.recall
         r.complete = r.complete and s.complete
         r.warnings.extend(w for w in reply.warnings if w not in r.warnings)
@@ -131,7 +135,8 @@ class _Collected:
 
 
 class Client:
-    """A connection to a padosd, which threads may share. It reconnects by itself and never sends a search twice.
+    """A connection to a padosd, which threads may share. It reconnects by itself, never sends a search twice, and sends a
+    write again under the same key, which the server does once.
 
     timeout: seconds of each request, sent as its deadline. ca, server_name: for tls+tcp:// URLs.
     admin_url: where administration goes, if not where the server says.
@@ -181,7 +186,7 @@ class Client:
 
     def search(self, table, vectors=None, ids=None, from_table=None, k=10, recall=None, nprobe=None, exact=False,
                profile=None, context=None, filters=None, explain=False, attributes=(), *, mixes=None, exclude=None,
-               weights=None, diversity=None, min_score=None, timeout=None):
+               weights=None, diversity=None, min_score=None, at_least=0, timeout=None):
         """The k rows of table that score highest, for each query.
 
         vectors     [count][dim], or [dim] for one
@@ -194,6 +199,7 @@ class Client:
         exclude     ids that must not be found
         weights     {"similarity": 0.5, ("department", "SWEETS"): 0.3}: overrides
         diversity   {"brand": 3}: at most so many hits of one value
+        at_least    a Written's sequence, which the answer must hold: waits for it within the timeout
         None of vectors, ids and mixes: the order is by attributes alone.
         More queries than the server takes in one request are sent in several.
         """
@@ -227,6 +233,7 @@ class Client:
             search.diversity.add(attribute=attribute, at_most=at_most)
         if exclude is not None:
             search.exclude.add(ids=pushing.ids_of(exclude).tolist())
+        search.at_least = at_least
         if min_score is not None:
             search.has_min_score, search.min_score = True, min_score
 
@@ -309,6 +316,126 @@ class Client:
         parts = [memoryview(array).cast("B"), b"" if ids is None else memoryview(ids).cast("B"), csv, sample]
         job = pushing.Push(self, begin, parts, publish, progress).deliver()
         return pushing.wait_for_job(self, job, progress)
+
+    # ------------------------------------------------------------------------------------------- changes
+
+    def upsert(self, table, ids, vectors, attributes=None, *, key=None, timeout=None):
+        """Writes rows into a table that serves: new ids are added, others replaced, vector and attributes; a Written.
+
+        ids         [rows], or one
+        vectors     [rows][dim], or [dim] for one
+        attributes  {name: [rows] values}, as push has them; those that are not named become unknown
+        key         idempotency: the same write under the same key is done once; None: one is made
+        More rows than one write may have are sent in several, in order.
+        """
+        self._ready(time.monotonic() + (timeout or self.timeout))
+        vectors = pushing.rows_of(np.atleast_2d(np.asarray(vectors)))
+        rows, dim = vectors.shape
+        ids = pushing.ids_of(ids, rows)
+        changes.check_columns(attributes, rows)
+
+        def build(request, first, last):
+            m = request.upsert
+            m.table = table
+            m.ids.extend(ids[first:last].tolist())
+            m.vectors.dtype, m.vectors.rows, m.vectors.dim = pushing.DTYPES[vectors.dtype.name], last - first, dim
+            m.vectors.data = vectors[first:last].tobytes()
+            changes.put_values(m.attributes, attributes, first, last)
+
+        return changes.Batches(self, "upsert", rows, build, key, timeout).send()
+
+    def delete(self, table, ids, *, key=None, timeout=None):
+        """Takes rows out of a table that serves; a Written. Ids that are not there are counted as missing."""
+        self._ready(time.monotonic() + (timeout or self.timeout))
+        ids = pushing.ids_of(ids)
+
+        def build(request, first, last):
+            request.delete.table = table
+            request.delete.ids.extend(ids[first:last].tolist())
+
+        return changes.Batches(self, "delete", len(ids), build, key, timeout).send()
+
+    def update(self, table, ids, attributes, *, key=None, timeout=None):
+        """Changes the named attributes of rows that are there, {name: [rows] values}; a Written."""
+        self._ready(time.monotonic() + (timeout or self.timeout))
+        ids = pushing.ids_of(ids)
+        if not attributes:
+            raise PadosError("INVALID_ARGUMENT", "attributes: an update of none of them")
+        changes.check_columns(attributes, len(ids))
+
+        def build(request, first, last):
+            request.update.table = table
+            request.update.ids.extend(ids[first:last].tolist())
+            changes.put_values(request.update.attributes, attributes, first, last)
+
+        return changes.Batches(self, "update", len(ids), build, key, timeout).send()
+
+    def feedback(self, table, items, users=None, events=None, weights=None, attribute="", *, key=None, timeout=None):
+        """Counts events, each of which raises its item's counter; a Written.
+
+        items       [n] ids, which may repeat
+        users       [n] ids; not kept
+        events      [n] names, whose weights are the schema's; None: weight 1
+        weights     [n] times the event's own; None: 1
+        attribute   which counter; "": the table's only one
+        """
+        self._ready(time.monotonic() + (timeout or self.timeout))
+        items = pushing.ids_of(items)
+        users = pushing.ids_of(users, len(items))
+        changes.check_columns({n: c for n, c in (("events", events), ("weights", weights)) if c is not None}, len(items))
+
+        def build(request, first, last):
+            m = request.feedback
+            m.table, m.attribute = table, attribute
+            m.items.extend(items[first:last].tolist())
+            if users is not None:
+                m.users.extend(users[first:last].tolist())
+            if events is not None:
+                number = {}
+                m.event_of.extend(number.setdefault(str(e), len(number)) for e in events[first:last])
+                m.events.extend(number)
+            if weights is not None:
+                m.weights.extend(float(w) for w in weights[first:last])
+
+        return changes.Batches(self, "feedback", len(items), build, key, timeout).send()
+
+    def erase(self, table, ids):
+        """Removes rows from memory at once and from every file by a deadline; a receipt for each, as erasures has it."""
+        request = wire.Request()
+        request.erase.table = table
+        request.erase.ids.extend(pushing.ids_of(ids).tolist())
+        return self._receipts(request)
+
+    def erasures(self, pending=False):
+        """The receipts of all erasures, or of those that are not done."""
+        request = wire.Request()
+        request.erasure_list.pending = pending
+        return self._receipts(request)
+
+    def _receipts(self, request):
+        names = ("number", "table", "id", "asked", "deadline", "finished")
+        return [dict(_plain(e, names), done=list(e.done), pending=list(e.pending))
+                for e in self.admin(request).erasures.erasures]
+
+    def export(self, table, id):
+        """All that is held about a row."""
+        request = wire.Request()
+        request.export.table, request.export.id = table, id
+        return json.loads(self.admin(request).export.json)
+
+    def snapshot(self, folder, timeout=3600.0):
+        """Writes a consistent copy of everything into folder, on the server, which must not be there yet."""
+        request = wire.Request()
+        request.snapshot.folder = folder
+        reply = self._admin_link().call(request, time.monotonic() + timeout, self.token, self.limits["max_message"],
+                                        self.limits["max_deadline_ms"])
+        return _plain(reply.snapshot, ("folder", "sequence", "bytes", "tables", "seconds"))
+
+    def rebuild(self, table, progress=None):
+        """Builds a new version from the rows as they are now, and waits until it serves; its number."""
+        request = wire.Request()
+        request.rebuild.table = table
+        return pushing.wait_for_job(self, self.admin(request).job.job, progress)
 
     # ------------------------------------------------------------------------------------------- administration
 

@@ -72,6 +72,33 @@ class FakeServer:
         self.thread.join()
 
 
+class Log:
+    """Answers writes as a server does: a key that was done before is not done again. `trouble` comes first, one a write:
+    "lost" before it was done, "answer lost", "unavailable", "refused"."""
+
+    def __init__(self, *trouble):
+        self.trouble, self.done, self.writes = list(trouble), {}, []
+
+    def __call__(self, request, reply):
+        body = getattr(request, request.WhichOneof("body"))
+        self.writes.append(body)
+        trouble = self.trouble.pop(0) if self.trouble else None
+        if trouble == "lost":
+            return "hang up"
+        if trouble == "unavailable":
+            reply.status, reply.message = 14, "the log cannot be written now"
+            return reply.SerializeToString()
+        if trouble == "refused":
+            reply.status, reply.message = 3, "ids[1]: the id 2 is there twice"
+            return reply.SerializeToString()
+        ids = body.items if request.WhichOneof("body") == "feedback" else body.ids
+        reply.write.repeated = body.key in self.done
+        reply.write.sequence = self.done.setdefault(body.key, len(self.done) + 1)
+        reply.write.durable = True
+        reply.write.changed = len(ids)
+        return "hang up" if trouble == "answer lost" else reply.SerializeToString()
+
+
 def hits(request, reply):
     """Query i finds the rows i*10+1, i*10+2 ... with the scores 1, 1/2 ...; one hit less than was asked for."""
     search, found = request.search, reply.search
@@ -84,6 +111,7 @@ def hits(request, reply):
                 found.explanations.add().terms.add(attribute="similarity", weight=1 / (j + 1))
     found.scores = np.tile(1 / np.arange(1, n + 1, dtype="<f4"), search.count).tobytes()
     found.version = 3
+    found.sequence = max(77, search.at_least)
     return reply.SerializeToString()
 
 
@@ -225,6 +253,120 @@ class Alone(unittest.TestCase):
         for thread in threads:
             thread.join()
         self.assertEqual(wrong, [])
+
+    def log(self, *trouble, **limits):
+        log = Log(*trouble)
+        self.serve(log, admin_url=self.url, **limits)
+        return log
+
+    def test_everything_an_upsert_can_say_arrives(self):
+        log = self.log()
+        written = self.client().upsert(
+            "products", [1, 2**64 - 2, 3], np.arange(6, dtype=np.float16).reshape(3, 2),
+            {"price": np.array([1.5, np.nan, 3]), "department": ["SWEETS", None, "SWEETS"],
+             "zones": [["north", "south"], [], ["east"]]}, key="mine")
+        self.assertEqual(written, pados.Written(1, True, 3, 0, 0, False))
+        m = log.writes[0]
+        self.assertEqual((m.table, m.key, list(m.ids)), ("products", "mine", [1, 2**64 - 2, 3]))
+        self.assertEqual((m.vectors.dtype, m.vectors.rows, m.vectors.dim), (1, 3, 2))
+        self.assertEqual(np.frombuffer(m.vectors.data, np.float16).tolist(), [0, 1, 2, 3, 4, 5])
+        price, department, zones = m.attributes
+        self.assertEqual(np.frombuffer(price.numbers, "<f4")[[0, 2]].tolist(), [1.5, 3])
+        self.assertTrue(np.isnan(np.frombuffer(price.numbers, "<f4")[1]))
+        self.assertEqual((list(department.texts), list(department.text_of)), (["SWEETS", ""], [0, 1, 0]))
+        self.assertEqual([zones.texts[i] for i in zones.text_of], ["north|south", "", "east"])
+
+    def test_deletes_updates_and_feedback_arrive(self):
+        log = self.log()
+        client = self.client()
+        client.delete("products", 7)
+        self.assertEqual(list(log.writes[-1].ids), [7])
+        client.update("products", [7, 8], {"stock": [3, None]})
+        values = log.writes[-1].attributes[0]
+        self.assertEqual([values.texts[i] for i in values.text_of], ["3", ""])
+        client.feedback("products", [5, 5], users=[1, 2], events=["view", "buy"], weights=[1, 2.5], attribute="trending")
+        m = log.writes[-1]
+        self.assertEqual((list(m.items), list(m.users), list(m.weights)), ([5, 5], [1, 2], [1, 2.5]))
+        self.assertEqual([m.events[i] for i in m.event_of], ["view", "buy"])
+        self.assertEqual(m.attribute, "trending")
+        self.assertEqual(len(log.done), 3)  # each write has a key of its own
+
+    def test_a_write_is_sent_again_under_its_key_and_done_once(self):
+        for trouble in ("lost", "answer lost", "unavailable"):
+            with self.subTest(trouble):
+                folder = tempfile.mkdtemp()
+                self.addCleanup(shutil.rmtree, folder)
+                url, log = f"ipc://{folder}/socket", Log(trouble)
+                server = FakeServer(url, log, admin_url=url)
+                self.addCleanup(server.close)
+                with pados.Client(url) as client:
+                    written = client.delete("products", [7])
+                self.assertEqual(written.repeated, trouble == "answer lost")
+                self.assertEqual(written.sequence, 1)
+                self.assertEqual(len(log.writes), 2)
+                self.assertEqual(log.writes[0].key, log.writes[1].key)
+
+    def test_a_refused_write_is_not_sent_again(self):
+        log = self.log("refused")
+        self.fails("INVALID_ARGUMENT", self.client().delete, "products", [1, 2], says="ids[1]")
+        self.assertEqual(len(log.writes), 1)
+
+    def test_a_write_is_given_up_at_its_deadline_and_its_key_is_named(self):
+        log = self.log(*["unavailable"] * 1000)
+        self.fails("UNAVAILABLE", self.client().delete, "products", [1], key="order 66", timeout=0.5,
+                   says="the same write under the key 'order 66' is done at most once")
+        self.assertGreater(len(log.writes), 2)
+
+    def test_a_large_write_goes_in_parts_that_can_be_sent_again(self):
+        log = self.log(max_message=1 << 16)
+        client = self.client()
+        rows = np.ones((3000, 8), np.float32)
+        written = client.upsert("products", np.arange(3000), rows, key="monday")
+        self.assertEqual((written.changed, written.sequence), (3000, len(log.writes)))
+        self.assertGreater(len(log.writes), 1)
+        self.assertEqual([i for m in log.writes for i in m.ids], list(range(3000)))
+        self.assertTrue(client.upsert("products", np.arange(3000), rows, key="monday").repeated)
+        log.trouble = [None, "refused"]
+        self.fails("INVALID_ARGUMENT", client.delete, "products", np.arange(100000), says="rows ")
+
+    def test_what_cannot_be_a_write_is_refused_here(self):
+        log = self.log()
+        client = self.client()
+        self.fails("INVALID_ARGUMENT", client.upsert, "products", [1, 2], np.ones((3, 2)), says="for 3 rows")
+        self.fails("INVALID_ARGUMENT", client.upsert, "products", [1], np.ones((1, 2)), {"price": [1, 2]}, says="price")
+        self.fails("INVALID_ARGUMENT", client.update, "products", [1], {}, says="none")
+        self.fails("INVALID_ARGUMENT", client.delete, "products", [], says="no rows")
+        self.fails("INVALID_ARGUMENT", client.delete, "products", [1], key="k" * 129, says="129")
+        self.fails("INVALID_ARGUMENT", client.feedback, "products", [1, 2], weights=[1], says="weights")
+        self.assertEqual(log.writes, [])
+
+    def test_a_search_can_ask_for_a_write(self):
+        server = self.serve(hits)
+        found = self.client().search("products", k=2, at_least=1000)
+        self.assertEqual((server.searches()[0].at_least, found.sequence), (1000, 1000))
+
+    def test_erasures_exports_and_snapshots(self):
+        def answer(request, reply):
+            body = request.WhichOneof("body")
+            if body == "erase":
+                for id in request.erase.ids:
+                    reply.erasures.erasures.add(number=1, table="users", id=id, done=["memory"], pending=["version 3"])
+            elif body == "erasure_list":
+                reply.erasures.SetInParent()
+            elif body == "export":
+                reply.export.json = '{"id": 42}'
+            else:
+                reply.snapshot.folder, reply.snapshot.bytes = request.snapshot.folder, 1000
+            return reply.SerializeToString()
+
+        server = self.serve(answer, admin_url=self.url)
+        client = self.client()
+        receipt = client.erase("users", 42)[0]
+        self.assertEqual((receipt["id"], receipt["done"], receipt["pending"]), (42, ["memory"], ["version 3"]))
+        self.assertEqual(client.erasures(pending=True), [])
+        self.assertTrue(server.seen[-1].erasure_list.pending)
+        self.assertEqual(client.export("users", 42), {"id": 42})
+        self.assertEqual(client.snapshot("/backup")["bytes"], 1000)
 
     def test_a_push_goes_on_where_a_lost_connection_left_it(self):
         parts, breaks = [bytearray() for _ in range(4)], [True, False, True, False, False]
