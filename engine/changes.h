@@ -55,6 +55,9 @@ void pd_changes_close(pd_changes *changes); /* syncs what can be; NULL is allowe
 
 /* The last sequence that is in the log (or was: it never goes back). 0: none ever. */
 uint64_t pd_changes_last(const pd_changes *changes);
+/* Numbers up to and with `upto` are not given out again: a version holds their changes, though the log has lost them (they were not
+ * on the disk yet, or its folder went). Before the first write. */
+void pd_changes_pass(pd_changes *changes, uint64_t upto);
 
 /* ---------------------------------------------------------------------------------------------------- writing --- */
 

@@ -7,9 +7,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "batch.h"
 #include "erase_impl.h"
 #include "log.h"
 #include "pados.pb-c.h"
+#include "publish.h"
 #include "scrub.h"
 #include "writer.h"
 
@@ -160,6 +162,7 @@ static pd_status make_receipts(pd_catalog *catalog, const char *table, const uin
 typedef struct deleting {
     pd_catalog *catalog;
     pd_batch *batch;
+    uint64_t sequence; /* under which it was logged */
 } deleting;
 
 static pd_status delete_rows(void *argument, pd_error *err)
@@ -171,6 +174,7 @@ static pd_status delete_rows(void *argument, pd_error *err)
     if (status) return status;
     status = pd_batch_bind(d->batch, served->version, NULL, NULL, err);
     if (!status) status = pd_writer_now(d->catalog->writer, d->batch, served, &written, err);
+    if (!status) d->sequence = written.sequence;
     pd_catalog_release(served);
     return status;
 }
@@ -193,8 +197,10 @@ static pd_status begin(pd_catalog *catalog, pd_batch *batch, receipts *r, pd_err
     pd_status status = pd_receipts_put(catalog, r->at, r->n, err);
     if (!status) status = pd_writer_run(catalog->writer, delete_rows, &d, err);
     if (status) return status;
-    for (uint32_t i = 0; i < r->n; i++)
+    for (uint32_t i = 0; i < r->n; i++) {
+        r->at[i].sequence = d.sequence;
         pd_receipt_done(&r->at[i], STEP_MEMORY);
+    }
     return pd_receipts_put(catalog, r->at, r->n, err);
 }
 
@@ -218,24 +224,56 @@ pd_status pd_erase_ask(pd_catalog *catalog, Pados__V1__Request *request, Pados__
 
 /* ---------------------------------------------------------------------------------------------------- the job --- */
 
-static int by_number(const void *left, const void *right)
+/* A row that must be gone from what came before its deletion. Under the same id another may have come since, which stays. */
+typedef struct leaving {
+    uint64_t id, before;
+} leaving;
+
+/* Rows that leave, of one table, by id. */
+typedef struct leavers {
+    leaving *at;
+    uint64_t *ids; /* [n]: those that leaving_from() found last */
+    uint32_t n;
+} leavers;
+
+static void leavers_free(leavers *l)
 {
-    uint64_t l = *(const uint64_t *)left, r = *(const uint64_t *)right;
+    free(l->at);
+    free(l->ids);
+}
+
+static int by_id(const void *left, const void *right)
+{
+    uint64_t l = ((const leaving *)left)->id, r = ((const leaving *)right)->id;
     return (l > r) - (l < r);
 }
 
-/* Each distinct id, ascending. */
-static pd_status ids_of(const receipts *r, uint64_t **ids, uint32_t *n, pd_error *err)
+/* Each distinct id, ascending, with its last deletion. What is not deleted yet, since no version serves, leaves all there is. */
+static pd_status leavers_of(const receipts *r, leavers *out, pd_error *err)
 {
-    *n = 0;
-    *ids = malloc((r->n + 1) * sizeof **ids);
-    if (!*ids) return no_memory(err);
+    out->at = malloc((r->n + 1) * sizeof *out->at);
+    out->ids = malloc((r->n + 1) * sizeof *out->ids);
+    if (!out->at || !out->ids) return no_memory(err);
     for (uint32_t i = 0; i < r->n; i++)
-        (*ids)[i] = r->at[i].id;
-    qsort(*ids, r->n, sizeof **ids, by_number);
-    for (uint32_t i = 0; i < r->n; i++)
-        if (!*n || (*ids)[i] != (*ids)[*n - 1]) (*ids)[(*n)++] = (*ids)[i];
+        out->at[i] = (leaving){r->at[i].id, r->at[i].sequence ? r->at[i].sequence : UINT64_MAX};
+    qsort(out->at, r->n, sizeof *out->at, by_id);
+    for (uint32_t i = 0; i < r->n; i++) {
+        leaving *last = out->n ? &out->at[out->n - 1] : NULL;
+        if (!last || last->id != out->at[i].id)
+            out->at[out->n++] = out->at[i];
+        else if (last->before < out->at[i].before)
+            last->before = out->at[i].before;
+    }
     return PD_OK;
+}
+
+/* Those that leave what holds the changes up to `sequence`, in l->ids, ascending. */
+static uint32_t leaving_from(const leavers *l, uint64_t sequence)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < l->n; i++)
+        if (l->at[i].before > sequence) l->ids[n++] = l->at[i].id;
+    return n;
 }
 
 static void mark(receipts *r, const char *step, pd_status status, const pd_error *err)
@@ -269,6 +307,7 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     pd_status status = pd_version_scrub(folder, ids, n, served ? served->version : NULL, &found, err);
     pthread_mutex_unlock(&catalog->files);
     if (served) pd_catalog_release(served);
+    if (found) pd_incoming_stage_again(catalog, table, number);
     if (status) return pd_prefix(err, "version %" PRIu64 " of \"%s\"", number, table);
     if (found)
         pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\": %u rows are scrubbed from its files", number,
@@ -276,13 +315,17 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     return PD_OK;
 }
 
-static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_t *numbers, uint32_t most)
+/* sequences: up to which change each version holds the rows. */
+static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_t *numbers,
+                            uint64_t *sequences, uint32_t most)
 {
     uint32_t n = 0;
     pthread_mutex_lock(&catalog->mutex);
     const pd_table *table = pd_table_find(catalog, table_name);
-    for (uint32_t i = 0; table && i < table->nversions && n < most; i++)
+    for (uint32_t i = 0; table && i < table->nversions && n < most; i++) {
+        sequences[n] = table->versions[i].sequence;
         numbers[n++] = table->versions[i].number;
+    }
     pthread_mutex_unlock(&catalog->mutex);
     return n;
 }
@@ -290,14 +333,15 @@ static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_
 typedef struct forgetting {
     pd_catalog *catalog;
     const char *table;
-    const uint64_t *ids;
-    uint32_t n, rewritten;
+    const leavers *rows;
+    uint32_t rewritten;
 } forgetting;
 
 static pd_status forget(void *context, const pd_record *record, void **bytes, size_t *length, pd_error *err)
 {
     forgetting *f = context;
-    pd_status status = pd_batch_forget(record, f->ids, f->n, bytes, length, err);
+    uint32_t n = leaving_from(f->rows, record->sequence);
+    pd_status status = n ? pd_batch_forget(record, f->rows->ids, n, bytes, length, err) : PD_OK;
     f->rewritten += *bytes != NULL;
     if (status != PD_DATA_LOSS) return status;
     *bytes = NULL; /* a record that cannot be read is reported where it is wanted */
@@ -334,22 +378,23 @@ static void settle(receipts *r, const uint64_t *numbers, uint32_t n)
 pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
 {
     receipts r = {.table = job->table, .pending = 1};
-    uint64_t *ids = NULL, numbers[PD_STEPS];
-    uint32_t n = 0;
+    leavers rows = {0};
+    uint64_t numbers[PD_STEPS], sequences[PD_STEPS];
     pd_error last = {0};
     pd_status failed = PD_OK, status = pd_receipts(catalog, keep, &r, err);
-    if (!status) status = ids_of(&r, &ids, &n, err);
-    if (status || !n) goto out;
-    uint32_t nversions = versions_of(catalog, job->table, numbers, PD_STEPS / 2);
+    if (!status) status = leavers_of(&r, &rows, err);
+    if (status || !rows.n) goto out;
+    uint32_t nversions = versions_of(catalog, job->table, numbers, sequences, PD_STEPS / 2);
     for (uint32_t v = 0; v < nversions && !atomic_load(&catalog->stopping); v++) {
         char step[40];
         pd_error one = {0};
         snprintf(step, sizeof step, "version %" PRIu64, numbers[v]);
-        pd_status result = scrub(catalog, job->table, numbers[v], ids, n, &one);
+        uint32_t n = leaving_from(&rows, sequences[v]);
+        pd_status result = n ? scrub(catalog, job->table, numbers[v], rows.ids, n, &one) : PD_OK;
         mark(&r, step, result, &one);
         if (result) last = one, failed = result;
     }
-    forgetting f = {.catalog = catalog, .table = job->table, .ids = ids, .n = n};
+    forgetting f = {.catalog = catalog, .table = job->table, .rows = &rows};
     pd_error one = {0};
     pd_status result = pd_writer_run(catalog->writer, scrub_log, &f, &one);
     mark(&r, STEP_LOG, result, &one);
@@ -361,7 +406,7 @@ pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
         status = failed;
     }
 out:
-    free(ids);
+    leavers_free(&rows);
     receipts_free(&r);
     return status;
 }
@@ -373,6 +418,47 @@ void pd_erase_version(pd_catalog *catalog, const char *table, uint64_t number, c
     if (!n || scrub(catalog, table, number, ids, n, &err) == PD_OK) return;
     /* The next job tries again: every unfinished receipt looks at every version. */
     pd_log(PD_LOG_ERROR, "rows that were erased are still in files: %s", err.message);
+}
+
+/* Ids of the erasures that a read of the log meets. */
+typedef struct met {
+    uint64_t *ids;
+    uint32_t n;
+} met;
+
+static pd_status meet(void *context, const pd_record *record, pd_error *err)
+{
+    met *m = context;
+    pd_batch *batch = NULL;
+    if (record->kind != PD_BATCH_ERASE) return PD_OK;
+    pd_status status = pd_batch_of_record(record, &batch, err);
+    if (status) return status;
+    uint64_t *more = realloc(m->ids, ((size_t)m->n + batch->n) * sizeof *more);
+    if (more) {
+        memcpy(more + m->n, batch->ids, batch->n * sizeof *more);
+        m->ids = more;
+        m->n += batch->n;
+    } else {
+        status = no_memory(err);
+    }
+    pd_batch_free(batch);
+    return status;
+}
+
+static void pass_over(void *context, uint64_t sequence, const char *why)
+{
+    (void)context, (void)sequence, (void)why; /* it is told when it is to be applied */
+}
+
+pd_status pd_erase_since(pd_catalog *catalog, const char *table, uint64_t number, uint64_t sequence,
+                         pd_error *err)
+{
+    met m = {0};
+    pd_status status =
+        pd_changes_read(catalog->changes, table, sequence + 1, UINT64_MAX, meet, pass_over, &m, err);
+    if (!status && m.n) status = scrub(catalog, table, number, m.ids, m.n, err);
+    free(m.ids);
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------- start and upkeep --- */

@@ -74,9 +74,10 @@ pd_status pd_receipt_text(const pd_receipt *r, char **text, pd_error *err)
 {
     char id[24];
     snprintf(id, sizeof id, "%" PRIu64, r->id);
-    json_t *body = json_pack("{s:s, s:s, s:f, s:f, s:f, s:o, s:o}", "table", r->table, "id", id, "asked",
-                             r->asked, "deadline", r->deadline, "finished", r->finished, "done",
-                             texts_of(r->done, r->ndone), "pending", texts_of(r->pending, r->npending));
+    json_t *body =
+        json_pack("{s:s, s:s, s:f, s:f, s:f, s:I, s:o, s:o}", "table", r->table, "id", id, "asked", r->asked,
+                  "deadline", r->deadline, "finished", r->finished, "sequence", (json_int_t)r->sequence,
+                  "done", texts_of(r->done, r->ndone), "pending", texts_of(r->pending, r->npending));
     *text = body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(body);
     return *text ? PD_OK : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a receipt");
@@ -95,12 +96,14 @@ pd_status pd_receipt_read(uint64_t number, const void *bytes, size_t length, pd_
     pd_status status = pd_receipt_make(r, err);
     if (status) return status;
     const char *table = NULL, *id = NULL;
+    json_int_t sequence = 0;
     json_t *done = NULL, *pending = NULL, *body = json_loadb(bytes, length, 0, NULL);
-    int good = body && !json_unpack(body, "{s:s, s:s, s:F, s:F, s:F, s:o, s:o}", "table", &table, "id", &id,
-                                    "asked", &r->asked, "deadline", &r->deadline, "finished", &r->finished,
-                                    "done", &done, "pending", &pending);
+    int good = body && !json_unpack(body, "{s:s, s:s, s:F, s:F, s:F, s:I, s:o, s:o}", "table", &table, "id",
+                                    &id, "asked", &r->asked, "deadline", &r->deadline, "finished",
+                                    &r->finished, "sequence", &sequence, "done", &done, "pending", &pending);
     if (good && strlen(table) < sizeof r->table) {
         char *end;
+        r->sequence = (uint64_t)sequence;
         r->number = number;
         memcpy(r->table, table, strlen(table) + 1);
         r->id = strtoull(id, &end, 10);

@@ -175,6 +175,7 @@ static pd_status put_again(pd_changes *log, uint64_t number, pd_receipt *receipt
     char *text = NULL;
     receipt->ndone = receipt->npending = 0;
     receipt->finished = 0;
+    receipt->sequence = 0;
     pd_receipt_pending(receipt, "memory", "");
     pd_status status = pd_receipt_text(receipt, &text, err);
     if (!status) status = pd_changes_put(log, PD_RECEIPTS, number, text, strlen(text), err);
