@@ -9,6 +9,7 @@
 #include "batch.h"
 #include "erase.h"
 #include "erase_impl.h"
+#include "live.h"
 #include "writer.h"
 
 enum { ROWS = 200, DIM = 8, BIG = 3000, WIDE = 256 };
@@ -303,6 +304,43 @@ static void test_a_table_that_is_used_all_the_time_is_rebuilt(void **state)
     fixture_remove(&f);
 }
 
+static void test_a_version_that_is_held_finds_its_rows_after_a_rebuild(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    push_plan p = plan();
+    pd_served *served;
+    pd_job *job;
+    float other[DIM] = {-9, 9, -9, 9};
+    uint64_t floor = 0;
+    fixture_make(&f, 16);
+    must(push(&f, &p, 1, NULL, &err), err);
+    uint64_t sequence = upsert(&f, 7000, other, DIM);
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    pthread_mutex_lock(&f.catalog->mutex);
+    must(pd_job_add(f.catalog, PD_JOB_REBUILD, "t", &job, &err), err);
+    uint64_t number = job->number;
+    pthread_mutex_unlock(&f.catalog->mutex);
+    must(wait_job(&f, number, NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 2);
+    /* Row 7000 of the version before is in the log alone. */
+    pd_hit hit = {0};
+    pd_answer answer = {.hits = &hit};
+    pd_query query = {.vector = other, .similarity = 1, .k = 1, .min_score = -__builtin_inff()};
+    must(pd_resident_exact(served->resident, pd_served_source(served), device, &query, 1, &answer, NULL, NULL,
+                           &err),
+         err);
+    assert_int_equal(hit.id, 7000);
+    pd_catalog_release(served);
+    for (int tries = 0; tries < 500 && floor < sequence; tries++) {
+        usleep(20000);
+        must(pd_changes_floor(f.catalog->changes, "t", &floor, &err), err);
+    }
+    assert_int_equal(floor, sequence);
+    fixture_remove(&f);
+}
+
 /* -------------------------------------------------------------------------------------------------- starting --- */
 
 static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *where)
@@ -346,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_a_push_that_began_before_an_erasure_is_staged_without_the_row),
         cmocka_unit_test(test_what_was_drained_in_vain_comes_back_with_its_changes),
         cmocka_unit_test(test_a_table_that_is_used_all_the_time_is_rebuilt),
+        cmocka_unit_test(test_a_version_that_is_held_finds_its_rows_after_a_rebuild),
         cmocka_unit_test(test_a_log_that_is_lost_does_not_take_later_changes_with_it),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
