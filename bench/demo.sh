@@ -9,6 +9,7 @@
 #   2  shoppers ask                    pados search, without and with a context, side by side; one hit explained
 #   3  recall and speed                pados-bench, beside exact search, faiss-ivf and over-fetching
 #   4  what households then bought     pados-evaluate, on weeks that nothing here was tuned on
+#   5  the shelves change              pados delete, pados update; the server is killed and comes back
 set -eu
 cd "$(dirname "$0")/.."
 . bench/serve.sh
@@ -198,6 +199,24 @@ print_figures() {
     }' "$work/speed.txt" "$work/bench.jsonl"
 }
 
+# --------------------------------------------------------------------------------------------------- changes ---
+
+# id_of RANK and title_of RANK: of the hits in left.json.
+id_of() { awk -v rank="$1" "$library"'value($0, "rank") == rank { print value($0, "id"); exit }' "$work/left.json"; }
+title_of() { awk -v rank="$1" "$library"'value($0, "rank") == rank { print value($0, "title"); exit }' "$work/left.json"; }
+
+# top HEAD: the first three hits of left.json with their prices.
+top() {
+    awk -v head="$1" -v dim="$dim" -v off="$off" "$library"'
+        BEGIN { print "  " dim head off }
+        value($0, "id") != "" && ++n <= 3 { printf "    %d  %-44.44s %8.2f\n", n, value($0, "title"), value($0, "price") }' "$work/left.json"
+}
+
+change() {
+    "$bin/pados" "$@" >"$work/step.log" 2>&1 || stop_with "pados $* failed"
+    printf '  %spados %s%s\n' "$dim" "$*" "$off" | sed "s|$work/||"
+}
+
 # ------------------------------------------------------------------------------------------------------ the demo ---
 
 serve_guard
@@ -249,6 +268,23 @@ sed 's/^/  /' "$work/evaluation.txt"
 echo
 echo "  A fixed split: embeddings and popularity come from weeks 1-48, the weights of"
 echo "  \"shop\" were tuned on the validation weeks 45-48 alone, and these are weeks 49-53."
+
+heading "5  The shelves change, and the server is killed"
+ask "$work/left.json" --from households:8
+top "household 8, before"
+gone=$(id_of 1)
+cheap=$(id_of 2)
+[ -n "$gone" ] && [ -n "$cheap" ] || stop_with "household 8 was offered nothing"
+printf 'id,price\n%s,0.49\n' "$cheap" >"$work/prices.csv"
+echo
+change delete products "$gone"
+change update products "$work/prices.csv"
+at=$(now)
+serve_again
+printf '  %skill -9; padosd%s  serves again after %s, with what was acknowledged\n\n' "$dim" "$off" "$(since "$at")"
+ask "$work/left.json" --from households:8
+top "household 8, after"
+[ "$(id_of 1)" != "$gone" ] || stop_with "a deleted row came back"
 
 heading "What to try next ($(since "$began") so far)"
 if [ -n "${KEEP:-}" ]; then

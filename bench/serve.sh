@@ -3,6 +3,7 @@
 # POSIX sh whose working folder is the repository's root.
 #
 #   serve_start [--set key=value]...   starts it and waits until it answers; sets PADOS_URL, server_pid, work
+#   serve_again                        SIGKILL to it, and a start from what it left on the disk
 #   serve_fill                         pushes households and products, puts the profiles shop and festive
 #   serve_stop                         SIGTERM to that very process, waits, removes the folder (called at any exit)
 #   stop_with MESSAGE                  says what failed, with what the step and the server last said, and ends
@@ -51,6 +52,17 @@ serve_start() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/pados-demo.XXXXXX") || stop_with "no temporary folder could be made"
     PADOS_URL=ipc://$work/data.sock
     export PADOS_URL
+    serve_run "$@"
+}
+
+serve_again() {
+    kill -KILL "$server_pid"
+    wait "$server_pid" 2>/dev/null || :
+    server_pid=
+    serve_run "$@"
+}
+
+serve_run() {
     # An asynchronous command of a shell script ignores SIGINT: Ctrl-C reaches the script alone, which ends the server in order.
     # It ignores SIGHUP, so that one that is kept outlives the terminal.
     (trap '' HUP; exec "$bin/padosd" --config configs/demo.conf --set "data_folder=\"$work/data\"" --set "data.url=\"$PADOS_URL\"" \

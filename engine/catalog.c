@@ -326,6 +326,22 @@ static pd_status open_changes(pd_catalog *catalog, pd_error *err)
     return status ? status : pd_changes_open(&options, &catalog->changes, err);
 }
 
+/* What is written from now on must come after whatever a version holds: it would not be applied to it at the next start. */
+static void pass_versions(pd_catalog *catalog)
+{
+    uint64_t last = pd_changes_last(catalog->changes), most = last;
+    for (uint32_t i = 0; i < catalog->tables.count; i++) {
+        const pd_table *table = catalog->tables.at[i];
+        for (uint32_t v = 0; v < table->nversions; v++)
+            if (table->versions[v].sequence > most) most = table->versions[v].sequence;
+    }
+    if (most == last) return;
+    pd_log(PD_LOG_WARNING,
+           "the log of changes ends at %llu, versions hold changes up to %llu: the end of the log is lost",
+           (unsigned long long)last, (unsigned long long)most);
+    pd_changes_pass(catalog->changes, most);
+}
+
 pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executor *executor, pd_catalog **out,
                           pd_error *err)
 {
@@ -351,6 +367,7 @@ pd_status pd_catalog_open(const pd_config *config, pd_device *device, pd_executo
     if (!status) status = pd_profiles_open(catalog, err);
     if (!status) status = open_changes(catalog, err);
     if (status) goto err_after_builder;
+    pass_versions(catalog);
     pd_publish_restore(catalog);
     status = pd_writer_open(catalog, &catalog->writer, err);
     if (!status) status = pd_erase_start(catalog, err);

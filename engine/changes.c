@@ -217,6 +217,16 @@ uint64_t pd_changes_last(const pd_changes *log)
     return atomic_load(&log->last);
 }
 
+void pd_changes_pass(pd_changes *log, uint64_t upto)
+{
+    pthread_mutex_lock(&log->writing);
+    if (upto > log->stored) {
+        log->stored = upto;
+        atomic_store(&log->last, upto);
+    }
+    pthread_mutex_unlock(&log->writing);
+}
+
 /* ------------------------------------------------------------------------------------- opening and closing --- */
 
 /* A new log is made aside and renamed: LMDB does not sync the first pages of a file before it writes more, so a power cut could leave

@@ -9,7 +9,8 @@
  *
  * One thread writes (append, trim, rewrite, compact ...); any thread may read. After a failed write LMDB may refuse all more
  * until the environment is opened again: the next write does that by itself, and until it succeeds writes answer UNAVAILABLE
- * (RESOURCE_EXHAUSTED where the disk or the map is full) and reading goes on where it can.
+ * (RESOURCE_EXHAUSTED where the disk or the map is full) and reading goes on where it can. What failed left nothing that is read;
+ * after a crash, a batch whose append failed or did not return may be there.
  */
 #ifndef PD_CHANGES_H
 #define PD_CHANGES_H
@@ -50,10 +51,13 @@ typedef struct pd_record {
 
 /* DATA_LOSS naming the file: LMDB says that it is corrupt, or of another kind. RESOURCE_EXHAUSTED, UNAVAILABLE: the system's words. */
 pd_status pd_changes_open(const pd_changes_options *options, pd_changes **out, pd_error *err);
-void pd_changes_close(pd_changes *changes); /* NULL is allowed */
+void pd_changes_close(pd_changes *changes); /* syncs what can be; NULL is allowed */
 
 /* The last sequence that is in the log (or was: it never goes back). 0: none ever. */
 uint64_t pd_changes_last(const pd_changes *changes);
+/* Numbers up to and with `upto` are not given out again: a version holds their changes, though the log has lost them (they were not
+ * on the disk yet, or its folder went). Before the first write. */
+void pd_changes_pass(pd_changes *changes, uint64_t upto);
 
 /* ---------------------------------------------------------------------------------------------------- writing --- */
 
@@ -66,7 +70,8 @@ pd_status pd_changes_sync(pd_changes *changes, pd_error *err); /* PD_DURABLE_INT
 pd_status pd_changes_trim(pd_changes *changes, const char *table, uint64_t upto, pd_error *err);
 
 /* Visits every record of the table and may replace its bytes: *bytes (malloc'ed, the log's to free) and *length, or NULL: leave
- * it. In transactions of bounded size. */
+ * it. Asks again for records whose transaction needed more room. A damaged record is left, and is DATA_LOSS at the end. In
+ * transactions of bounded size. */
 typedef pd_status (*pd_changes_replace)(void *context, const pd_record *record, void **bytes, size_t *length,
                                         pd_error *err);
 pd_status pd_changes_rewrite(pd_changes *changes, const char *table, pd_changes_replace replace,
@@ -88,7 +93,8 @@ typedef pd_status (*pd_changes_visit)(void *context, const pd_record *record, pd
 typedef void (*pd_changes_damaged)(void *context, uint64_t sequence, const char *why);
 pd_status pd_changes_read(pd_changes *changes, const char *table, uint64_t from, uint64_t upto,
                           pd_changes_visit visit, pd_changes_damaged damaged, void *context, pd_error *err);
-/* One record; NOT_FOUND, DATA_LOSS. *out is valid until end is called with *transaction, by the same thread. Any thread. */
+/* One record; NOT_FOUND, DATA_LOSS. *out is valid until end is called with *transaction, by the same thread, which writes nothing
+ * meanwhile. The sum of a record that was found whole is not looked at again for a time: getting one often is cheap. Any thread. */
 pd_status pd_changes_get(pd_changes *changes, uint64_t sequence, pd_record *out, void **transaction,
                          pd_error *err);
 void pd_changes_end(pd_changes *changes, void *transaction);

@@ -319,7 +319,7 @@ static pd_status check_open(walk *w, uint64_t size)
 
 pd_status pd_changes_check(const char *file, pd_error *err)
 {
-    pd_error unread;
+    pd_error unread = {0};
     walk w = {.file = file, .err = err ? err : &unread};
     struct stat about;
     w.fd = open(file, O_RDONLY | O_CLOEXEC);

@@ -38,6 +38,8 @@ static pd_status take_its_place(pd_changes *log, const char *fresh, pd_error *er
     pd_error said;
     pd_changes_gate_close(log);
     pd_changes_env_close(log);
+    for (uint32_t i = 0; i < PD_SOUND; i++)
+        atomic_store(&log->sound[i], 0);
     pd_status status = rename(fresh, log->file) != 0 ? pd_fail_errno(err, "rename to", log->file) : PD_OK;
     /* Opening syncs the folder, so that no write comes before the new name is there to stay. */
     pd_status opened = pd_changes_env_open(log, &said);

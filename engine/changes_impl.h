@@ -1,6 +1,6 @@
 /* The log's insides, shared by its files: changes.c (life cycle, append), changes_env.c (the LMDB environment: opened, found
  * wanting and opened again; who may be in it), changes_check.c (is the file what LMDB takes it for?), changes_record.c (bytes of
- * a record), changes_read.c, changes_trim.c (what removes and replaces), changes_copy.c (compaction, copies).
+ * a record), changes_read.c, changes_documents.c, changes_trim.c (what removes and replaces), changes_copy.c (compaction, copies).
  *
  * The rules of the locks. `writing` is held for the length of any write, so there is one at a time, whoever calls. `gate` guards
  * small things: who reads, what waits to be stored, whether the environment is being exchanged. Readers stay inside the gate
@@ -36,6 +36,7 @@
 #define PD_PENDING_RECORDS 4096u /* that many records */
 #define PD_COLLECTION      200u  /* bytes of a collection's name */
 #define PD_SEAL            8u
+#define PD_SOUND           16384u
 
 enum { PD_DB_RECORDS, PD_DB_KEYS, PD_DB_ORDER, PD_DB_FLOORS, PD_DB_STATE, PD_DB_DOCUMENTS, PD_DBS };
 typedef struct pd_database {
@@ -75,6 +76,10 @@ struct pd_changes {
         *pending; /* in the order of their numbers, under gate; changed by the holder of writing alone */
     uint32_t npending;
     size_t pending_bytes;
+
+    /* Sequences whose body's sum was seen to fit, by sequence % PD_SOUND: rows of a batch are got one by one, and summing the whole batch for
+     * each would be most of the work. Forgotten when the bytes are replaced. */
+    _Atomic uint64_t sound[PD_SOUND];
 
     _Atomic uint64_t last; /* with what is pending */
     uint64_t stored;       /* without; under writing */

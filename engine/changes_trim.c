@@ -140,6 +140,7 @@ static int put_in_place(pass *p, MDB_txn *txn, const pd_record *old, void *bytes
     fresh.bytes = bytes;
     fresh.length = length;
     MDB_val key = {sizeof sequence, &sequence}, value = {pd_record_size(&fresh), NULL};
+    atomic_store(&p->log->sound[sequence % PD_SOUND], 0);
     int rc = mdb_put(txn, p->log->db[PD_DB_RECORDS], &key, &value, MDB_RESERVE);
     if (!rc) pd_record_write(&fresh, value.mv_data);
     return rc;

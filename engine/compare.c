@@ -136,6 +136,29 @@ static void summarise(const side *serving, const side *version, uint32_t count, 
     out->version_recall = (float)(version_recall / count);
 }
 
+typedef struct counting {
+    const pd_served *serving;
+    const pd_layout *layout;
+    void *pages;
+    uint32_t npages;
+    uint64_t common;
+} counting;
+
+/* On the executor: the serving table may be changing. */
+static pd_status count_piece(void *argument, pd_error *err)
+{
+    counting *c = argument;
+    (void)err;
+    for (uint32_t p = 0; p < c->npages; p++) {
+        void *page = (unsigned char *)c->pages + p * c->layout->page_bytes;
+        const float *terms = pd_page_term(c->layout, page);
+        const uint64_t *ids = pd_page_ids(c->layout, page);
+        for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+            if (!isinf(terms[r])) c->common += pd_resident_slot(c->serving->resident, ids[r]) != PD_NO_SLOT;
+    }
+    return PD_OK;
+}
+
 /* Row ids that only one of them has: one pass over the version's pages, looking each id up in the serving one. */
 static pd_status count_ids(pd_catalog *catalog, const pd_served *serving, const pd_served *version,
                            pd_comparison *out, pd_error *err)
@@ -145,7 +168,7 @@ static pd_status count_ids(pd_catalog *catalog, const pd_served *serving, const 
     pd_status status = pd_path_join(path, info->folder, "pages.bin", err);
     if (status) return status;
     size_t each = info->layout.page_bytes;
-    uint32_t room = (uint32_t)((4u << 20) / each) + 1;
+    uint32_t room = (uint32_t)((256u << 10) / each) + 1; /* whose ids are looked up at once: searches wait */
     void *pages = aligned_alloc(64, room * each);
     if (!pages) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u pages", room);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -153,22 +176,19 @@ static pd_status count_ids(pd_catalog *catalog, const pd_served *serving, const 
         status = pd_fail_errno(err, "open", path);
         goto err_after_pages;
     }
-    uint64_t common = 0;
+    counting c = {.serving = serving, .layout = &info->layout, .pages = pages};
     for (uint32_t first = 0; !status && first < info->npages; first += room) {
         uint32_t n = info->npages - first < room ? info->npages - first : room;
         status = pd_file_read_at(fd, path, first * (uint64_t)each, n * each, pages, err);
         if (!status && atomic_load(&catalog->stopping))
             status = pd_fail(err, PD_CANCELLED, "the server is stopping");
-        for (uint32_t p = 0; !status && p < n; p++) {
-            void *page = (unsigned char *)pages + p * each;
-            const float *terms = pd_page_term(&info->layout, page);
-            const uint64_t *ids = pd_page_ids(&info->layout, page);
-            for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
-                if (!isinf(terms[r])) common += pd_resident_slot(serving->resident, ids[r]) != PD_NO_SLOT;
-        }
+        c.npages = n;
+        if (!status) status = pd_executor_call(catalog->executor, count_piece, &c, err);
     }
-    out->only_version = info->rows - common;
-    out->only_serving = serving->info->rows - common;
+    pd_live_stats live; /* the serving table as it is now, the version as it was built */
+    pd_resident_live(serving->resident, &live);
+    out->only_version = info->rows - c.common;
+    out->only_serving = live.rows > c.common ? live.rows - c.common : 0;
     close(fd);
 err_after_pages:
     free(pages);

@@ -7,9 +7,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "batch.h"
 #include "erase_impl.h"
 #include "log.h"
 #include "pados.pb-c.h"
+#include "publish.h"
 #include "scrub.h"
 #include "writer.h"
 
@@ -29,7 +31,6 @@ typedef struct receipts {
     uint32_t n, room;
     const char *table; /* of this table alone; NULL: of all */
     int pending;       /* unfinished ones alone */
-    int deleted;       /* those whose rows have left the memory alone */
     uint32_t most;     /* the last so many; 0: all */
 } receipts;
 
@@ -40,18 +41,10 @@ static void receipts_free(receipts *r)
     free(r->at);
 }
 
-static int wants_memory(const pd_receipt *r)
-{
-    for (uint32_t i = 0; i < r->npending; i++)
-        if (!strncmp(r->pending[i], STEP_MEMORY, strlen(STEP_MEMORY))) return 1;
-    return 0;
-}
-
 static pd_status keep(void *context, pd_receipt *receipt, pd_error *err)
 {
     receipts *r = context;
     if ((r->pending && receipt->finished > 0) || (r->table && strcmp(r->table, receipt->table))) return PD_OK;
-    if (r->deleted && wants_memory(receipt)) return PD_OK;
     if (r->most && r->n == r->most) { /* the oldest makes room */
         pd_receipt_free(&r->at[0]);
         memmove(&r->at[0], &r->at[1], --r->n * sizeof *r->at);
@@ -169,28 +162,30 @@ static pd_status make_receipts(pd_catalog *catalog, const char *table, const uin
 typedef struct deleting {
     pd_catalog *catalog;
     pd_batch *batch;
-    pd_written written;
+    uint64_t sequence; /* under which it was logged */
 } deleting;
 
 static pd_status delete_rows(void *argument, pd_error *err)
 {
     deleting *d = argument;
     pd_served *served = NULL;
+    pd_written written;
     pd_status status = pd_catalog_hold(d->catalog, d->batch->table, &served, err);
     if (status) return status;
     status = pd_batch_bind(d->batch, served->version, NULL, NULL, err);
-    if (!status) status = pd_writer_now(d->catalog->writer, d->batch, served, &d->written, err);
+    if (!status) status = pd_writer_now(d->catalog->writer, d->batch, served, &written, err);
+    if (!status) d->sequence = written.sequence;
     pd_catalog_release(served);
     return status;
 }
 
-/* One that runs has read its receipts: the next begins after it. */
 static void queue(pd_catalog *catalog, const char *table)
 {
     pd_error err = {0};
+    pd_job *job;
     pthread_mutex_lock(&catalog->mutex);
-    pd_job *job = pd_job_pending(catalog, PD_JOB_ERASE, table, 0);
-    if ((!job || job->state == PD_JOB_RUNNING) && pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
+    if (!pd_job_pending(catalog, PD_JOB_ERASE, table, 0) &&
+        pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
         pd_log(PD_LOG_WARNING, "the erasures of \"%s\" wait: %s", table, err.message);
     pthread_mutex_unlock(&catalog->mutex);
 }
@@ -203,8 +198,8 @@ static pd_status begin(pd_catalog *catalog, pd_batch *batch, receipts *r, pd_err
     if (!status) status = pd_writer_run(catalog->writer, delete_rows, &d, err);
     if (status) return status;
     for (uint32_t i = 0; i < r->n; i++) {
+        r->at[i].sequence = d.sequence;
         pd_receipt_done(&r->at[i], STEP_MEMORY);
-        r->at[i].sequence = d.written.sequence;
     }
     return pd_receipts_put(catalog, r->at, r->n, err);
 }
@@ -229,44 +224,56 @@ pd_status pd_erase_ask(pd_catalog *catalog, Pados__V1__Request *request, Pados__
 
 /* ---------------------------------------------------------------------------------------------------- the job --- */
 
-/* A row that was erased: what is older than its deletion. */
-typedef struct erased {
-    uint64_t id, sequence;
-} erased;
+/* A row that must be gone from what came before its deletion. Under the same id another may have come since, which stays. */
+typedef struct leaving {
+    uint64_t id, before;
+} leaving;
+
+/* Rows that leave, of one table, by id. */
+typedef struct leavers {
+    leaving *at;
+    uint64_t *ids; /* [n]: those that leaving_from() found last */
+    uint32_t n;
+} leavers;
+
+static void leavers_free(leavers *l)
+{
+    free(l->at);
+    free(l->ids);
+}
 
 static int by_id(const void *left, const void *right)
 {
-    const erased *l = left, *r = right;
-    return (l->id > r->id) - (l->id < r->id);
+    uint64_t l = ((const leaving *)left)->id, r = ((const leaving *)right)->id;
+    return (l > r) - (l < r);
 }
 
-/* Each distinct id, ascending, with its last deletion. */
-static pd_status erased_of(const receipts *r, erased **out, uint32_t *n, pd_error *err)
+/* Each distinct id, ascending, with its last deletion. What is not deleted yet, since no version serves, leaves all there is. */
+static pd_status leavers_of(const receipts *r, leavers *out, pd_error *err)
 {
-    *n = 0;
-    *out = malloc((r->n + 1) * sizeof **out);
-    if (!*out) return no_memory(err);
+    out->at = malloc((r->n + 1) * sizeof *out->at);
+    out->ids = malloc((r->n + 1) * sizeof *out->ids);
+    if (!out->at || !out->ids) return no_memory(err);
     for (uint32_t i = 0; i < r->n; i++)
-        (*out)[i] =
-            (erased){.id = r->at[i].id, .sequence = r->at[i].sequence ? r->at[i].sequence : UINT64_MAX};
-    qsort(*out, r->n, sizeof **out, by_id);
+        out->at[i] = (leaving){r->at[i].id, r->at[i].sequence ? r->at[i].sequence : UINT64_MAX};
+    qsort(out->at, r->n, sizeof *out->at, by_id);
     for (uint32_t i = 0; i < r->n; i++) {
-        erased *last = *n ? &(*out)[*n - 1] : NULL;
-        if (!last || last->id != (*out)[i].id)
-            (*out)[(*n)++] = (*out)[i];
-        else if (last->sequence < (*out)[i].sequence)
-            last->sequence = (*out)[i].sequence;
+        leaving *last = out->n ? &out->at[out->n - 1] : NULL;
+        if (!last || last->id != out->at[i].id)
+            out->at[out->n++] = out->at[i];
+        else if (last->before < out->at[i].before)
+            last->before = out->at[i].before;
     }
     return PD_OK;
 }
 
-/* The ids whose rows were deleted after sequence, ascending: what came after the deletion of a row is not erased. */
-static uint32_t gone_after(const erased *all, uint32_t n, uint64_t sequence, uint64_t *ids)
+/* Those that leave what holds the changes up to `sequence`, in l->ids, ascending. */
+static uint32_t leaving_from(const leavers *l, uint64_t sequence)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (all[i].sequence > sequence) ids[count++] = all[i].id;
-    return count;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < l->n; i++)
+        if (l->at[i].before > sequence) l->ids[n++] = l->at[i].id;
+    return n;
 }
 
 static void mark(receipts *r, const char *step, pd_status status, const pd_error *err)
@@ -300,6 +307,7 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     pd_status status = pd_version_scrub(folder, ids, n, served ? served->version : NULL, &found, err);
     pthread_mutex_unlock(&catalog->files);
     if (served) pd_catalog_release(served);
+    if (found) pd_incoming_stage_again(catalog, table, number);
     if (status) return pd_prefix(err, "version %" PRIu64 " of \"%s\"", number, table);
     if (found)
         pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\": %u rows are scrubbed from its files", number,
@@ -307,7 +315,7 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     return PD_OK;
 }
 
-/* Each version's number, and the last change that its files hold. */
+/* sequences: up to which change each version holds the rows. */
 static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_t *numbers,
                             uint64_t *sequences, uint32_t most)
 {
@@ -325,17 +333,15 @@ static uint32_t versions_of(pd_catalog *catalog, const char *table_name, uint64_
 typedef struct forgetting {
     pd_catalog *catalog;
     const char *table;
-    const erased *all;
-    uint64_t *ids; /* [n] room */
-    uint32_t n, rewritten;
+    const leavers *rows;
+    uint32_t rewritten;
 } forgetting;
 
 static pd_status forget(void *context, const pd_record *record, void **bytes, size_t *length, pd_error *err)
 {
     forgetting *f = context;
-    uint32_t n = gone_after(f->all, f->n, record->sequence, f->ids);
-    if (!n) return PD_OK;
-    pd_status status = pd_batch_forget(record, f->ids, n, bytes, length, err);
+    uint32_t n = leaving_from(f->rows, record->sequence);
+    pd_status status = n ? pd_batch_forget(record, f->rows->ids, n, bytes, length, err) : PD_OK;
     f->rewritten += *bytes != NULL;
     if (status != PD_DATA_LOSS) return status;
     *bytes = NULL; /* a record that cannot be read is reported where it is wanted */
@@ -369,42 +375,26 @@ static void settle(receipts *r, const uint64_t *numbers, uint32_t n)
     }
 }
 
-static int serves(pd_catalog *catalog, const char *table_name)
-{
-    pthread_mutex_lock(&catalog->mutex);
-    const pd_table *table = pd_table_find(catalog, table_name);
-    int yes = table && table->serving;
-    pthread_mutex_unlock(&catalog->mutex);
-    return yes;
-}
-
-/* Rows that are still in memory wait for their deletion, which says what is older and goes; where nothing serves there is none. */
 pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
 {
-    receipts r = {.table = job->table, .pending = 1, .deleted = serves(catalog, job->table)};
-    erased *all = NULL;
-    uint64_t *ids = NULL, numbers[PD_STEPS], sequences[PD_STEPS];
-    uint32_t n = 0;
+    receipts r = {.table = job->table, .pending = 1};
+    leavers rows = {0};
+    uint64_t numbers[PD_STEPS], sequences[PD_STEPS];
     pd_error last = {0};
     pd_status failed = PD_OK, status = pd_receipts(catalog, keep, &r, err);
-    if (!status) status = erased_of(&r, &all, &n, err);
-    if (status || !n) goto out;
-    ids = malloc(n * sizeof *ids);
-    if (!ids) {
-        status = no_memory(err);
-        goto out;
-    }
+    if (!status) status = leavers_of(&r, &rows, err);
+    if (status || !rows.n) goto out;
     uint32_t nversions = versions_of(catalog, job->table, numbers, sequences, PD_STEPS / 2);
     for (uint32_t v = 0; v < nversions && !atomic_load(&catalog->stopping); v++) {
         char step[40];
         pd_error one = {0};
         snprintf(step, sizeof step, "version %" PRIu64, numbers[v]);
-        uint32_t count = gone_after(all, n, sequences[v], ids);
-        pd_status result = count ? scrub(catalog, job->table, numbers[v], ids, count, &one) : PD_OK;
+        uint32_t n = leaving_from(&rows, sequences[v]);
+        pd_status result = n ? scrub(catalog, job->table, numbers[v], rows.ids, n, &one) : PD_OK;
         mark(&r, step, result, &one);
         if (result) last = one, failed = result;
     }
-    forgetting f = {.catalog = catalog, .table = job->table, .all = all, .ids = ids, .n = n};
+    forgetting f = {.catalog = catalog, .table = job->table, .rows = &rows};
     pd_error one = {0};
     pd_status result = pd_writer_run(catalog->writer, scrub_log, &f, &one);
     mark(&r, STEP_LOG, result, &one);
@@ -416,8 +406,7 @@ pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
         status = failed;
     }
 out:
-    free(all);
-    free(ids);
+    leavers_free(&rows);
     receipts_free(&r);
     return status;
 }
@@ -431,7 +420,55 @@ void pd_erase_version(pd_catalog *catalog, const char *table, uint64_t number, c
     pd_log(PD_LOG_ERROR, "rows that were erased are still in files: %s", err.message);
 }
 
+/* Ids of the erasures that a read of the log meets. */
+typedef struct met {
+    uint64_t *ids;
+    uint32_t n;
+} met;
+
+static pd_status meet(void *context, const pd_record *record, pd_error *err)
+{
+    met *m = context;
+    pd_batch *batch = NULL;
+    if (record->kind != PD_BATCH_ERASE) return PD_OK;
+    pd_status status = pd_batch_of_record(record, &batch, err);
+    if (status) return status;
+    uint64_t *more = realloc(m->ids, ((size_t)m->n + batch->n) * sizeof *more);
+    if (more) {
+        memcpy(more + m->n, batch->ids, batch->n * sizeof *more);
+        m->ids = more;
+        m->n += batch->n;
+    } else {
+        status = no_memory(err);
+    }
+    pd_batch_free(batch);
+    return status;
+}
+
+static void pass_over(void *context, uint64_t sequence, const char *why)
+{
+    (void)context, (void)sequence, (void)why; /* it is told when it is to be applied */
+}
+
+pd_status pd_erase_since(pd_catalog *catalog, const char *table, uint64_t number, uint64_t sequence,
+                         pd_error *err)
+{
+    met m = {0};
+    pd_status status =
+        pd_changes_read(catalog->changes, table, sequence + 1, UINT64_MAX, meet, pass_over, &m, err);
+    if (!status && m.n) status = scrub(catalog, table, number, m.ids, m.n, err);
+    free(m.ids);
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------- start and upkeep --- */
+
+static int wants_memory(const pd_receipt *r)
+{
+    for (uint32_t i = 0; i < r->npending; i++)
+        if (!strncmp(r->pending[i], STEP_MEMORY, strlen(STEP_MEMORY))) return 1;
+    return 0;
+}
 
 /* Deletes what a receipt says is still in memory: one row at a time, since these are few. */
 static pd_status delete_again(pd_catalog *catalog, pd_receipt *r, pd_error *err)

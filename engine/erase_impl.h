@@ -13,8 +13,7 @@ typedef struct pd_receipt {
     char table[PD_MAX_NAME + 1];
     uint64_t id;
     double asked, deadline, finished; /* days since 1970-01-01; finished 0: not yet */
-    uint64_t
-        sequence; /* of the deletion: what is written under the id later is another row. 0: not deleted yet */
+    uint64_t sequence; /* of the deletion: what came after it is another row's; 0: not deleted yet */
     uint32_t ndone, npending;
     char (*done)[PD_STEP], (*pending)[PD_STEP]; /* [PD_STEPS] each */
 } pd_receipt;

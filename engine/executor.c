@@ -27,6 +27,7 @@
 #define USED_WEIGHT      4u
 #define MAX_TASKS        256u /* in one batch */
 #define COSTS            1024u
+#define CALLS_NS         500000u /* of others' work between two slices; the last piece of it ends when it ends */
 #define FIRST_COST_NS    200000.0 /* of a query never measured: a first slice of 25 */
 
 typedef struct cost {
@@ -465,10 +466,11 @@ static void refuse_all(pd_executor *e, pd_status status, pd_status background, c
     refuse_background(e, background, why);
 }
 
-/* With the lock held, which is let go of meanwhile. */
+/* With the lock held, which is let go of meanwhile. Where searches wait, they come after CALLS_NS of it. */
 static void run_calls(pd_executor *e)
 {
-    while (e->calls) {
+    uint64_t until = pd_now_ns() + CALLS_NS;
+    while (e->calls && (!(e->nheap || e->inbox) || pd_now_ns() < until)) {
         call *c = e->calls;
         e->calls = c->next;
         if (!e->calls) e->calls_last = &e->calls;
@@ -503,7 +505,8 @@ static void *serve(void *context)
             run_batch(e);
         pthread_mutex_lock(&e->lock);
     }
-    run_calls(e);
+    while (e->calls)
+        run_calls(e);
     e->finished = 1;
     take_inbox(e);
     pthread_mutex_unlock(&e->lock);

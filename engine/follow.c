@@ -9,6 +9,8 @@
 #include "log.h"
 #include "writer.h"
 
+#define APPLY_NS 1000000u /* of one call of the executor: what searches wait */
+
 /* ---------------------------------------------------------------------------------------------- source rows --- */
 
 static pd_status on_executor(void *context, pd_status (*fn)(void *, pd_error *), void *argument,
@@ -51,12 +53,18 @@ typedef struct applying {
     pd_staged *staged;
 } applying;
 
+/* On the executor: a few pieces. */
 static pd_status apply(void *argument, pd_error *err)
 {
     applying *a = argument;
-    pd_staged *staged = a->staged;
-    a->staged = NULL;
-    return pd_resident_apply(a->resident, staged, err);
+    pd_status status = PD_OK;
+    uint64_t until = pd_now_ns() + APPLY_NS;
+    do {
+        int over;
+        status = pd_resident_apply_some(a->resident, a->staged, &over, err);
+        if (over) a->staged = NULL;
+    } while (!status && a->staged && pd_now_ns() < until);
+    return status;
 }
 
 static void remark(pd_followed *out, const char *text)
@@ -77,7 +85,8 @@ static pd_status apply_batch(const following *f, pd_batch *batch, pd_error *err)
     }
     if (!status)
         status = pd_resident_stage(resident, &batch->change, batch->encoded, &a.staged, &counts, err);
-    if (!status && a.staged) status = pd_executor_call(f->catalog->executor, apply, &a, err);
+    while (!status && a.staged)
+        status = pd_executor_call(f->catalog->executor, apply, &a, err);
     if (a.staged) pd_staged_drop(resident, &a.staged, 1);
     if (!status) f->out->rows += batch->n;
     return status;

@@ -17,8 +17,10 @@
 #define PATIENCE   1000000000ull /* ns: fewer are, after so long */
 #define PASS_HITS  262144u       /* of one pass */
 #define TRY_AGAIN  1000000000ull /* ns after a pass that gave way */
+#define LATE                                                                                                 \
+    60000000000ull /* ns: a sample that old says little of now, and keeps somebody's vector too long */
 
-typedef enum drop { DROP_FULL, DROP_LARGE, DROP_GONE, DROP_FAILED, DROPS } drop;
+typedef enum drop { DROP_FULL, DROP_LARGE, DROP_GONE, DROP_LATE, DROP_FAILED, DROPS } drop;
 
 struct pd_recall {
     pd_catalog *catalog;
@@ -89,6 +91,7 @@ static void keep(pd_recall *r, pd_search *s, uint32_t q)
         count_drop(r, large ? DROP_LARGE : DROP_FAILED, 1);
         return;
     }
+    sample->born_ns = pd_now_ns();
     put(r, sample);
 }
 
@@ -270,6 +273,21 @@ static void free_samples(pd_sampled *samples)
     }
 }
 
+/* With the lock held: ends those that have waited too long, oldest first. */
+static void drop_late(pd_recall *r)
+{
+    uint64_t now = pd_now_ns();
+    while (r->first && now - r->first->born_ns >= LATE) {
+        pd_sampled *late = r->first;
+        r->first = late->next;
+        if (!r->first) r->last = &r->first;
+        r->waiting--;
+        r->bytes -= late->bytes;
+        count_drop(r, DROP_LATE, 1);
+        free(late);
+    }
+}
+
 /* With the lock held: those of the version of the first, up to what a pass can hold; the others stay, in order. */
 static void take(pd_recall *r, pass *out)
 {
@@ -337,6 +355,7 @@ static void put_back(pd_recall *r, pass *p)
 static int wait_for_samples(pd_recall *r)
 {
     while (!atomic_load(&r->stopping)) {
+        drop_late(r);
         uint64_t now = pd_now_ns(), at = r->oldest_ns + (r->waiting >= ENOUGH ? 0 : PATIENCE);
         if (at < r->rest_until) at = r->rest_until;
         if (r->waiting && now >= at) return 1;
@@ -432,7 +451,7 @@ void pd_recall_tell(pd_recall *r,
                     void *context)
 {
     static const char *const reasons[DROPS] = {"reason=\"full\"", "reason=\"large\"", "reason=\"gone\"",
-                                               "reason=\"failed\""};
+                                               "reason=\"late\"", "reason=\"failed\""};
     pthread_mutex_lock(&r->lock);
     uint32_t waiting = r->waiting;
     pthread_mutex_unlock(&r->lock);

@@ -17,6 +17,7 @@ typedef struct pd_sampled_cap {
 typedef struct pd_sampled {
     struct pd_sampled *next;
     size_t bytes;
+    uint64_t born_ns;
     char table[PD_MAX_NAME + 1], profile[PD_MAX_NAME + 1];
     uint64_t version;
     double created; /* of the version: its number may be another's after a table was dropped */

@@ -98,15 +98,15 @@ pd_status pd_receipt_read(uint64_t number, const void *bytes, size_t length, pd_
     const char *table = NULL, *id = NULL;
     json_int_t sequence = 0;
     json_t *done = NULL, *pending = NULL, *body = json_loadb(bytes, length, 0, NULL);
-    int good = body && !json_unpack(body, "{s:s, s:s, s:F, s:F, s:F, s?I, s:o, s:o}", "table", &table, "id",
+    int good = body && !json_unpack(body, "{s:s, s:s, s:F, s:F, s:F, s:I, s:o, s:o}", "table", &table, "id",
                                     &id, "asked", &r->asked, "deadline", &r->deadline, "finished",
                                     &r->finished, "sequence", &sequence, "done", &done, "pending", &pending);
     if (good && strlen(table) < sizeof r->table) {
         char *end;
+        r->sequence = (uint64_t)sequence;
         r->number = number;
         memcpy(r->table, table, strlen(table) + 1);
         r->id = strtoull(id, &end, 10);
-        r->sequence = (uint64_t)sequence;
         read_steps(done, r->done, &r->ndone);
         read_steps(pending, r->pending, &r->npending);
         good = *id && !*end;

@@ -12,8 +12,8 @@
 #define LEAST_CHANGED   256u    /* rows: a table that is smaller still is not rebuilt for every few */
 #define AFTER_FAILED_MS 600000u /* until a rebuild that failed is tried again */
 #define AFTER_DONE_MS   10000u
-#define RECOUNT_PAGES   128u /* of one call: some 0.1 ms that searches wait */
-#define RECOUNTS        32   /* sweeps over a counter's columns in a half life */
+#define RECOUNT_PAGES   64u /* of one call: some 0.2 ms that searches wait */
+#define RECOUNTS        32  /* sweeps over a counter's columns in a half life */
 
 /* ------------------------------------------------------------------------------------------------------- trim --- */
 

@@ -14,6 +14,7 @@
 
 #define GROUP_BATCHES 64u
 #define GROUP_ROWS    65536u
+#define APPLY_NS      1000000u /* of one call of the executor: what searches wait */
 
 /* Somebody's work between two groups. */
 typedef struct errand {
@@ -51,10 +52,10 @@ struct pd_writer {
     int started;
 };
 
-/* What one call of the executor applies. */
+/* What calls of the executor apply. */
 typedef struct applying {
     pd_write **writes;
-    uint32_t n;
+    uint32_t n, done;
 } applying;
 
 /* ------------------------------------------------------------------------------------------------- a feedback --- */
@@ -168,17 +169,21 @@ static void record_of(const pd_write *w, pd_record *out)
     memcpy(out->key, b->key, sizeof out->key);
 }
 
+/* On the executor: some pieces. */
 static pd_status apply(void *argument, pd_error *err)
 {
     applying *a = argument;
     pd_status status = PD_OK;
-    for (uint32_t i = 0; i < a->n; i++) {
-        pd_write *w = a->writes[i];
-        if (!status) {
-            status = pd_resident_apply(w->served->resident, w->staged, err);
+    uint64_t until = pd_now_ns() + APPLY_NS;
+    do {
+        pd_write *w = a->writes[a->done];
+        int over;
+        status = pd_resident_apply_some(w->served->resident, w->staged, &over, err);
+        if (over) {
             w->staged = NULL;
+            a->done++;
         }
-    }
+    } while (!status && a->done < a->n && pd_now_ns() < until);
     return status;
 }
 
@@ -213,7 +218,8 @@ static pd_status commit(pd_writer *writer, pd_write **staged, uint32_t n, pd_err
         return status;
     }
     applying a = {.writes = staged, .n = n};
-    status = pd_executor_call(catalog->executor, apply, &a, err);
+    while (!status && a.done < n)
+        status = pd_executor_call(catalog->executor, apply, &a, err);
     drop(staged, n); /* only where the executor ended or the device was lost */
     if (status) return pd_prefix(err, "the change is logged, but not visible");
     atomic_store(&writer->visible, records[n - 1].sequence);

@@ -83,6 +83,10 @@ void pd_staged_drop(pd_resident *resident, pd_staged **staged, uint32_t n);
 
 /* On the thread that searches, oldest first. Frees staged in any case. UNAVAILABLE: the device is lost. */
 pd_status pd_resident_apply(pd_resident *resident, pd_staged *staged, pd_error *err);
+/* The same in pieces of a fraction of a millisecond, so that searches can come between them: *over says whether this was the last one (or
+ * failed); staged is freed then. A search between two pieces sees some rows of the change as they will be and others as they were,
+ * each row whole; applied (below) moves with the last piece. Nothing of the resident is staged, dropped or applied meanwhile. */
+pd_status pd_resident_apply_some(pd_resident *resident, pd_staged *staged, int *over, pd_error *err);
 
 typedef struct pd_live_stats {
     uint64_t rows; /* now */

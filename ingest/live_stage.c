@@ -388,13 +388,15 @@ pd_status pd_resident_stage(pd_resident *r, const pd_change *change, const pd_en
 void pd_staged_drop(pd_resident *r, pd_staged **staged, uint32_t n)
 {
     pthread_mutex_lock(&r->staging);
+    /* Of one that is applied in part, because searching has ended meanwhile, the index keeps what it has. */
     for (uint32_t i = 0; i < n; i++)
-        give_places(r, staged[i]);
+        if (!staged[i]->done) give_places(r, staged[i]);
     for (uint32_t i = n; i-- > 0;) {
         pd_staged *s = staged[i];
-        give_pages(r, s);
+        if (!s->done) give_pages(r, s);
         for (uint32_t a = 0; a < r->info->schema->nattributes; a++)
-            if (s->touched >> a & 1) pd_postings_release(&r->postings, a, s->cells + (size_t)a * s->n, s->n);
+            if (s->touched >> a & 1)
+                pd_postings_release(&r->postings, a, s->cells + (size_t)a * s->n + s->done, s->n - s->done);
         r->staged_fresh -= s->fresh;
         r->nstaged--;
         close_staged(s);

@@ -140,7 +140,7 @@ void pd_level_close(pd_level *level)
     memset(level, 0, sizeof *level);
 }
 
-static uint32_t group_of(const pd_level *level, uint32_t list)
+uint32_t pd_level_group(const pd_level *level, uint32_t list)
 {
     uint32_t low = 0, high = level->ngroups; /* first[low] <= list < first[high] */
     while (high - low > 1) {
@@ -156,7 +156,7 @@ static uint32_t group_of(const pd_level *level, uint32_t list)
 void pd_level_live(pd_level *level, const pd_layout *layout, uint32_t list, int live)
 {
     if (level->ngroups == 0) return;
-    uint32_t group = group_of(level, list), had = level->lists[group];
+    uint32_t group = pd_level_group(level, list), had = level->lists[group];
     level->lists[group] = live ? had + 1 : had - 1;
     level->live = live ? level->live + 1 : level->live - 1;
     pd_coarse_live(layout, level->pages, level->terms, group, level->lists[group] > 0);
@@ -165,7 +165,7 @@ void pd_level_live(pd_level *level, const pd_layout *layout, uint32_t list, int 
 void pd_level_add(pd_level *level, const pd_blocks *blocks, uint32_t list, uint32_t page)
 {
     if (level->ngroups == 0) return;
-    uint64_t *own = level->blocks + (size_t)group_of(level, list) * blocks->columns;
+    uint64_t *own = level->blocks + (size_t)pd_level_group(level, list) * blocks->columns;
     for (uint32_t c = 0; c < blocks->columns; c++)
         own[c] |= blocks->pages[(size_t)page * blocks->columns + c];
 }

@@ -45,6 +45,8 @@ void pd_coarse_live(const pd_layout *layout, unsigned char *pages, const float *
 pd_status pd_level_open(const pd_coarse_view *view, const pd_lists *lists, uint32_t nlist, uint32_t weights,
                         const uint64_t *blocks, uint32_t columns, pd_level *level, pd_error *err);
 void pd_level_close(pd_level *level); /* a zeroed one is allowed */
+/* The group of a list; there are groups. */
+uint32_t pd_level_group(const pd_level *level, uint32_t list);
 /* A list that had no rows has some now (live), or the other way round. layout: of the pages. Nothing where there are no groups. */
 void pd_level_live(pd_level *level, const pd_layout *layout, uint32_t list, int live);
 /* Takes a written page of a list into its group's summary. */

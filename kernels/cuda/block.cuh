@@ -51,6 +51,20 @@ static __device__ __forceinline__ uint32_t pd_block_sum(pd_block_work *work, uin
     return before + sum - value;
 }
 
+/* By a warp: the i of n with starts[i] <= item < starts[i + 1], 32 ways at a time. */
+static __device__ inline uint32_t pd_owner_of(const uint32_t *starts, uint32_t n, uint32_t item)
+{
+    uint32_t low = 0, high = n;
+    while (high - low > 1) {
+        uint32_t step = (high - low + 31) / 32, at = low + pd_lane() * step;
+        uint32_t reached = __ballot_sync(PD_ALL_LANES, at < high && starts[at] <= item);
+        uint32_t last = 31u - (uint32_t)__clz((int)reached);
+        low += last * step;
+        high = high < low + step ? high : low + step;
+    }
+    return low;
+}
+
 /* The least and the greatest key of the items that take part. low > high: none does. */
 template <typename Key>
 static __device__ void pd_block_range(pd_block_work *work, uint32_t n, Key key, pd_key *low, pd_key *high)

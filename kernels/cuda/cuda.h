@@ -90,6 +90,11 @@ typedef struct pd_cuda_device {
     pd_cuda_lane lanes[PD_CUDA_LANES];
     pd_cuda_lane gather; /* of gather, on the executor's thread */
     pd_cuda_lane side;   /* of exact searches and assign, on one other thread */
+    /* Of changes, on the executor's thread (changes.cu): what goes in is packed into pinned memory and copied to the same places of
+     * the device's, and what comes back lies behind it there. NULL without a slab. */
+    pd_cuda_pinned change_in, change_out;
+    unsigned char *change_memory;
+    struct pd_cuda_assigner *assigner; /* assign.cu: the centroids of the last call; NULL: none */
 } pd_cuda_device;
 
 /* ------------------------------------------------------------------------------------------------- an index --- */
@@ -142,6 +147,8 @@ typedef struct pd_cuda_view {
     uint32_t block_columns;      /* blocks.h */
     const uint64_t *block_pages; /* [npages][block_columns] */
     const uint64_t *block_lists; /* [nlist][block_columns]; NULL: a look-up table has none */
+    const uint8_t *block_bytes;  /* [block_columns] the byte column that each summarises */
+    const unsigned char *blank;  /* [page_bytes] an empty page */
 } pd_cuda_view;
 
 static __device__ __forceinline__ const unsigned char *pd_view_page(const pd_cuda_view &view, uint32_t page)
@@ -160,6 +167,11 @@ typedef struct pd_cuda_stage {
     int busy; /* sent is recorded and has not been waited for */
 } pd_cuda_stage;
 
+/* Where lists are written anew when some of them grow: as large as what they are read from. */
+typedef struct pd_cuda_grown {
+    uint32_t *offsets, *pages;
+} pd_cuda_grown;
+
 typedef struct pd_cuda_index {
     /* The lists as the host keeps them, made by host.c; its pages are addresses of the device. */
     pd_host_index host;
@@ -169,10 +181,13 @@ typedef struct pd_cuda_index {
     pd_cuda_stage stages[2];
     uint8_t *filled
         [2]; /* [npages] of each kind: the page has been committed, so that a window on it must bring it back */
+    uint32_t *live;      /* [npages] a bit a row that exists, in lists or not */
     uint32_t stage;      /* the one that the open window fills */
     cudaEvent_t written; /* the last commit or set_lists: searches wait for it */
     void *tables;        /* one allocation: page_at, refine_at, block_pages, sizes, weight_at, tied */
     void *lists;         /* one allocation: everything that set_lists gives */
+    pd_cuda_grown grown; /* part of it */
+    uint32_t listed;     /* pages in lists */
     uint32_t dirty_low, dirty_high; /* lists [low, high) whose summaries have grown since they were copied */
 } pd_cuda_index;
 
@@ -280,7 +295,9 @@ typedef struct pd_cuda_batch {
     uint32_t step_bytes;
     pd_cuda_bound *bounds; /* [n] */
     float *powers;         /* [ntables][weights] of summaries; NULL: there are none */
-    float *summaries;      /* [ntables][nlist] what the weights promise of each list; NULL: nothing */
+    float *
+        summaries; /* [ntables][nlist] what the weights promise of each list; NULL: it is made where it is needed */
+    float *group_summaries; /* [ntables][ngroups] of each group; NULL: nothing */
 
     /* coarse.cu */
     pd_cuda_pair *pairs; /* [npairs] query by query, best first */
@@ -319,6 +336,22 @@ pd_status pd_cuda_exact_end(pd_exact *exact, pd_answer *answers, pd_error *err);
 pd_status pd_cuda_assign(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                          const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
 
+void pd_cuda_assigner_close(pd_cuda_device *device);
+/* Rows to be assigned: of the host, or made by kernels that make enqueues. take (NULL: nobody) gets them piece by piece, in order, while
+ * they are on the device. rows: [n][dim] of the device, lists: [n] of the host */
+typedef struct pd_cuda_rows {
+    uint64_t n;
+    const float *host; /* NULL: they are made */
+    cudaError_t (*make)(void *context, uint64_t first, uint32_t n, float *rows, cudaStream_t stream);
+    pd_status (*take)(void *context, const float *rows, const uint32_t *lists, uint32_t n,
+                      cudaStream_t stream, pd_error *err);
+    void *context;
+} pd_cuda_rows;
+pd_status pd_cuda_assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                             const pd_cuda_rows *rows, uint32_t *lists, pd_error *err);
+pd_status pd_cuda_train(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
+                        uint64_t seed, int spherical, float *centroids, pd_error *err);
+
 extern "C" const pd_backend pd_backend_cuda;
 
 /* device.cu, index.cu, gather.cu, search.cu */
@@ -335,6 +368,28 @@ pd_status pd_cuda_gather(pd_index *index, const uint32_t *slots, uint32_t n, con
                          pd_error *err);
 pd_status pd_cuda_search(pd_index *index, const pd_query *queries, uint32_t count, pd_answer *answers,
                          pd_timing *timing, pd_error *err);
+pd_status pd_cuda_grow(pd_index *index, const uint32_t *lists, const uint32_t *pages, uint32_t n,
+                       pd_error *err);
+pd_status pd_cuda_write_rows(pd_index *index, const pd_row_writes *writes, pd_error *err);
+pd_status pd_cuda_write_columns(pd_index *index, const uint32_t *slots, uint32_t n,
+                                const pd_column_write *columns, uint32_t ncolumns, pd_error *err);
+pd_status pd_cuda_empty_rows(pd_index *index, const uint32_t *slots, uint32_t n, pd_error *err);
+pd_status pd_cuda_read_pages(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count, void *memory,
+                             pd_error *err);
+/* Memory for changes, which take none; closing a device gives it back. */
+pd_status pd_cuda_changes_open(pd_cuda_device *device, pd_error *err);
+
+/* One of a number of arrays that live in one allocation. */
+typedef struct pd_cuda_piece {
+    const void *from; /* NULL: not copied, zeros */
+    size_t bytes;
+    const void **to;   /* receives the device's address */
+    size_t behind = 0; /* bytes reserved behind it, not written */
+} pd_cuda_piece;
+/* Allocates and copies on the stream, and waits for it. */
+pd_status pd_cuda_place(pd_cuda_device *device, cudaStream_t stream, const pd_cuda_piece *pieces, uint32_t n,
+                        const char *what, void **memory, pd_error *err);
+pd_cuda_layout pd_cuda_layout_of(const pd_layout *layout);
 /* The shape's part of a view. */
 void pd_cuda_view_of(const pd_shape *shape, const pd_layout *layout, pd_cuda_view *view);
 /* The stream waits for what was written, and copies the summaries of lists that have grown. */

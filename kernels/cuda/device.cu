@@ -258,6 +258,10 @@ void pd_cuda_close(pd_device *base)
         pd_cuda_lane_close(&device->lanes[i]);
     pd_cuda_lane_close(&device->gather);
     pd_cuda_lane_close(&device->side);
+    pd_cuda_assigner_close(device);
+    pd_cuda_pinned_free(&device->change_in);
+    pd_cuda_pinned_free(&device->change_out);
+    if (device->change_memory) cudaFree(device->change_memory);
     if (device->memory) cudaFree(device->memory);
     free(device->slab.stack);
     free(device);
@@ -279,6 +283,7 @@ pd_status pd_cuda_open(const pd_device_options *options, pd_device **out, pd_err
     if (status == PD_OK) status = pd_cuda_lane_open(device, &device->side, err);
     if (status == PD_OK) status = try_kernel(device, err);
     if (status == PD_OK) status = take_slab(device, options->memory, err);
+    if (status == PD_OK && device->slab.chunks > 0) status = pd_cuda_changes_open(device, err);
     if (status != PD_OK) {
         pd_cuda_close(&device->base);
         return status;

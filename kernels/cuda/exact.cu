@@ -7,6 +7,7 @@
  * A query's candidates have room for `k` and for every row of a piece, and are cut down between pieces, so that none is ever
  * lost. Ids are kept beside them, since the pages are gone when ties are settled.
  */
+#include "build.cuh"
 #include "row.cuh"
 
 #define EXACT_WARPS   4u
@@ -293,28 +294,69 @@ static pd_status bring(cuda_exact *exact, const pd_block *block, uint32_t first,
     return pd_cuda_check(exact->device, error, "copying rows in", err);
 }
 
+/* n pages of rows that are on the device or on their way there; waits until they have been looked at. */
+static pd_status score_piece(cuda_exact *exact, uint32_t n, uint32_t first_page, pd_refine dtype,
+                             pd_error *err)
+{
+    pd_cuda_batch *b = &exact->batch;
+    exact->piece.npages = n;
+    exact->piece.first_page = first_page;
+    exact->piece.dtype = dtype;
+    dim3 grid(n, pd_blocks_of(b->n, EXACT_QUERIES));
+    cudaError_t error =
+        b->view.metric == PD_L2
+            ? PD_LAUNCH((score_exact<1>), grid, EXACT_THREADS, 0, b->stream, *b, exact->piece)
+            : PD_LAUNCH((score_exact<0>), grid, EXACT_THREADS, 0, b->stream, *b, exact->piece);
+    if (error == cudaSuccess) error = PD_LAUNCH(cut_exact, b->n, CUT_THREADS, 0, b->stream, *b, exact->piece);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(b->stream);
+    return pd_cuda_check(exact->device, error, "searching exactly", err);
+}
+
 pd_status pd_cuda_exact_block(pd_exact *base, const pd_block *block, pd_error *err)
+{
+    cuda_exact *exact = (cuda_exact *)base;
+    pd_status status = pd_cuda_enter(exact->device, err);
+    if (exact->batch.n == 0) return status;
+    for (uint32_t first = 0, n; status == PD_OK && first < block->npages; first += n) {
+        n = block->npages - first < exact->piece_pages ? block->npages - first : exact->piece_pages;
+        status = bring(exact, block, first, n, err);
+        if (status == PD_OK) status = score_piece(exact, n, block->first_page + first, block->dtype, err);
+    }
+    return status;
+}
+
+/* What is behind the codes of pages whose rows are made on the device. A thread a row. */
+static __global__ void make_tails(pd_cuda_view view, unsigned char *pages, uint64_t first, uint32_t n)
+{
+    uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, row = i % PD_PAGE_ROWS;
+    unsigned char *page = pages + (size_t)(i / PD_PAGE_ROWS) * view.layout.page_bytes;
+    if (i >= (n + PD_PAGE_ROWS - 1) / PD_PAGE_ROWS * PD_PAGE_ROWS) return;
+    ((float *)(page + view.layout.term))[row] = i < n ? 0.0f : -INFINITY;
+    ((uint64_t *)(page + view.layout.ids))[row] = first + i;
+    for (uint32_t c = 0; c < view.nbytes; c++)
+        page[view.layout.bytes + (size_t)c * PD_PAGE_ROWS + row] = pd_made_value(first + i, c, view.sizes[c]);
+}
+
+pd_status pd_cuda_exact_source(pd_exact *base, const pd_cuda_source *source, pd_error *err)
 {
     cuda_exact *exact = (cuda_exact *)base;
     pd_cuda_batch *b = &exact->batch;
     pd_status status = pd_cuda_enter(exact->device, err);
-    if (b->n == 0) return status;
-    for (uint32_t first = 0, n; status == PD_OK && first < block->npages; first += n) {
-        n = block->npages - first < exact->piece_pages ? block->npages - first : exact->piece_pages;
-        status = bring(exact, block, first, n, err);
-        if (status != PD_OK) break;
-        exact->piece.npages = n;
-        exact->piece.first_page = block->first_page + first;
-        exact->piece.dtype = block->dtype;
-        dim3 grid(n, pd_blocks_of(b->n, EXACT_QUERIES));
-        cudaError_t error =
-            b->view.metric == PD_L2
-                ? PD_LAUNCH((score_exact<1>), grid, EXACT_THREADS, 0, b->stream, *b, exact->piece)
-                : PD_LAUNCH((score_exact<0>), grid, EXACT_THREADS, 0, b->stream, *b, exact->piece);
+    if (status == PD_OK && (b->view.nfloats || b->view.nkeys || b->view.dim != source->dim))
+        status = pd_fail(err, PD_INVALID_ARGUMENT,
+                         "rows of %u dimensions with byte columns alone can be made", source->dim);
+    if (status != PD_OK || b->n == 0) return status;
+    uint32_t most = exact->piece_pages * PD_PAGE_ROWS;
+    for (uint64_t done = 0; status == PD_OK && done < source->n; done += most) {
+        uint32_t n = source->n - done < most ? (uint32_t)(source->n - done) : most, npages = pd_pages_for(n);
+        cudaError_t error = PD_LAUNCH(make_tails, pd_blocks_of((size_t)npages * PD_PAGE_ROWS, CUT_THREADS),
+                                      CUT_THREADS, 0, b->stream, b->view, exact->pages, done, n);
         if (error == cudaSuccess)
-            error = PD_LAUNCH(cut_exact, b->n, CUT_THREADS, 0, b->stream, *b, exact->piece);
-        if (error == cudaSuccess) error = cudaStreamSynchronize(b->stream);
-        status = pd_cuda_check(exact->device, error, "searching exactly", err);
+            error = source->rows(source->context, done, n, (float *)exact->rows, b->stream);
+        status = pd_cuda_check(exact->device, error, "making rows", err);
+        if (status == PD_OK)
+            status = score_piece(exact, npages, (uint32_t)(done / PD_PAGE_ROWS), PD_REFINE_F32, err);
+        exact->scanned += n;
     }
     return status;
 }

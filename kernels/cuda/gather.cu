@@ -2,7 +2,7 @@
  *
  * A kernel packs the rows asked for into pages of the same layout, row i at place i, and the host reads those as it reads any page
  * (pd_page_decode): what comes back is decoded by the same code as on the CPU. */
-#include "cuda.h"
+#include "row.cuh"
 
 #define THREADS 128u
 
@@ -14,31 +14,14 @@ typedef struct gather_job {
     unsigned char *pages, *refines;
 } gather_job;
 
-/* A block a row. Every part of a page is an array of 32 equal elements a group: element `row` of each group moves to place. */
-static __device__ void move(const unsigned char *from, unsigned char *to, uint32_t groups, uint32_t size,
-                            uint32_t row, uint32_t place)
-{
-    for (uint32_t i = threadIdx.x; i < groups * size; i += THREADS) {
-        size_t group = (size_t)(i / size) * PD_PAGE_ROWS * size;
-        to[group + place * size + i % size] = from[group + row * size + i % size];
-    }
-}
-
+/* A block a row. */
 __global__ static void __launch_bounds__(THREADS) pack_rows(pd_cuda_view view, gather_job job)
 {
     uint32_t slot = job.slots[blockIdx.x], row = slot % PD_PAGE_ROWS, place = blockIdx.x % PD_PAGE_ROWS;
     const unsigned char *from = pd_view_page(view, slot / PD_PAGE_ROWS);
     const pd_cuda_layout &l = view.layout;
     unsigned char *to = job.pages + (size_t)(blockIdx.x / PD_PAGE_ROWS) * l.page_bytes;
-    if (view.code == PD_CODE_I8) move(from + l.codes, to + l.codes, l.dim4 / 4, 4, row, place);
-    if (view.code == PD_CODE_F16) move(from + l.codes, to + l.codes, view.dim, 2, row, place);
-    if (view.code == PD_CODE_F32) move(from + l.codes, to + l.codes, view.dim, 4, row, place);
-    move(from + l.scale, to + l.scale, 1, 4, row, place);
-    move(from + l.term, to + l.term, 1, 4, row, place);
-    move(from + l.ids, to + l.ids, 1, 8, row, place);
-    move(from + l.bytes, to + l.bytes, view.nbytes, 1, row, place);
-    move(from + l.floats, to + l.floats, view.nfloats, 4, row, place);
-    move(from + l.keys, to + l.keys, view.nkeys, 8, row, place);
+    pd_row_copy(view, from, row, to, place);
     if (!view.refine_at) return;
     uint32_t bytes = l.refine_bytes / PD_PAGE_ROWS; /* a row */
     const unsigned char *rows = pd_view_refine(view, slot / PD_PAGE_ROWS);

@@ -1,4 +1,4 @@
-/* An index on the device: pages in the slab, written through windows; tables and lists beside it.
+/* An index on the device: pages in the slab, written through windows; tables beside it (lists: lists.cu).
  *
  * The host keeps what it keeps for every backend (host.c): which chunks the pages take, the lists, the i8 codes of the centroids,
  * which columns follow the lists. Here that is copied, so that both sides choose by the same numbers. Pages exist on the device
@@ -9,65 +9,7 @@
  */
 #include "cuda.h"
 
-static size_t up256(size_t bytes)
-{
-    return (bytes + 255) & ~(size_t)255;
-}
-
-/* A number of arrays that live in one allocation. */
-typedef struct piece {
-    const void *from; /* NULL: not copied, zeros */
-    size_t bytes;
-    const void **to; /* receives the device's address */
-} piece;
-
-/* Allocates and copies on the stream; what is copied from may go once the stream has been waited for. */
-static pd_status place(pd_cuda_device *device, cudaStream_t stream, const piece *pieces, uint32_t n,
-                       const char *what, void **memory, pd_error *err)
-{
-    size_t bytes = 256;
-    for (uint32_t i = 0; i < n; i++)
-        bytes += up256(pieces[i].bytes);
-    *memory = NULL;
-    pd_status status = pd_cuda_check(device, cudaMalloc(memory, bytes), what, err);
-    if (status != PD_OK) return status;
-    unsigned char *at = (unsigned char *)*memory;
-    for (uint32_t i = 0; status == PD_OK && i < n; i++) {
-        if (pieces[i].bytes && pieces[i].from)
-            status = pd_cuda_check(
-                device, cudaMemcpyAsync(at, pieces[i].from, pieces[i].bytes, cudaMemcpyHostToDevice, stream),
-                what, err);
-        else if (pieces[i].bytes)
-            status = pd_cuda_check(device, cudaMemsetAsync(at, 0, pieces[i].bytes, stream), what, err);
-        *pieces[i].to = at;
-        at += up256(pieces[i].bytes);
-    }
-    if (status == PD_OK) status = pd_cuda_check(device, cudaStreamSynchronize(stream), what, err);
-    if (status != PD_OK) {
-        (void)cudaStreamSynchronize(stream);
-        cudaFree(*memory);
-        *memory = NULL;
-    }
-    return status;
-}
-
 /* ------------------------------------------------------------------------------------------------ opening --- */
-
-static pd_cuda_layout layout_of(const pd_layout *layout)
-{
-    pd_cuda_layout out;
-    out.codes = (uint32_t)layout->codes;
-    out.scale = (uint32_t)layout->scale;
-    out.term = (uint32_t)layout->term;
-    out.ids = (uint32_t)layout->ids;
-    out.bytes = (uint32_t)layout->bytes;
-    out.floats = (uint32_t)layout->floats;
-    out.keys = (uint32_t)layout->keys;
-    out.page_bytes = (uint32_t)layout->page_bytes;
-    out.refine_bytes = (uint32_t)layout->refine_bytes;
-    out.dim4 = layout->dim4;
-    return out;
-}
 
 void pd_cuda_view_of(const pd_shape *shape, const pd_layout *layout, pd_cuda_view *view)
 {
@@ -84,7 +26,7 @@ void pd_cuda_view_of(const pd_shape *shape, const pd_layout *layout, pd_cuda_vie
     view->nfloats = shape->nfloats;
     view->nkeys = shape->nkeys;
     view->weights = layout->weights;
-    view->layout = layout_of(layout);
+    view->layout = pd_cuda_layout_of(layout);
 }
 
 /* Where the pages of a run lie, in units of 64 bytes. */
@@ -105,7 +47,16 @@ static pd_status place_tables(pd_cuda_index *index, pd_error *err)
     size_t npages = base->npages, words = npages * sizeof(uint32_t);
     int refine = index->host.refine.nchunks > 0, look_up = !view->listed;
     uint32_t *host = (uint32_t *)calloc(npages * 3 + 2, sizeof *host);
-    if (!host) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", index->host.name);
+    unsigned char *blank = (unsigned char *)malloc(base->layout.page_bytes);
+    uint8_t columns[PD_MAX_BYTES];
+    if (!host || !blank) {
+        free(host);
+        free(blank);
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", index->host.name);
+    }
+    pd_page_clear(&base->shape, &base->layout, blank);
+    for (uint32_t c = 0; c < base->shape.nbytes; c++)
+        if (index->host.blocks.at[c] != PD_NO_BLOCK) columns[index->host.blocks.at[c]] = (uint8_t)c;
     uint32_t *page_at = host, *refine_at = host + npages, *pages = host + 2 * npages;
     uint32_t offsets[2] = {0, base->npages};
     fill_page_at(&index->host.main, base->npages, page_at);
@@ -114,10 +65,12 @@ static pd_status place_tables(pd_cuda_index *index, pd_error *err)
         pages[p] = p;
     size_t summaries = npages * index->host.blocks.columns * sizeof(uint64_t);
     const void *unused = NULL;
-    const piece pieces[] = {
+    const pd_cuda_piece pieces[] = {
         {page_at, words, (const void **)&view->page_at},
         {refine_at, refine ? words : 0, refine ? (const void **)&view->refine_at : &unused},
         {NULL, summaries, (const void **)&view->block_pages},
+        {blank, base->layout.page_bytes, (const void **)&view->blank},
+        {columns, index->host.blocks.columns, (const void **)&view->block_bytes},
         {base->shape.sizes, sizeof base->shape.sizes, (const void **)&view->sizes},
         {base->layout.weight_at, sizeof base->layout.weight_at, (const void **)&view->weight_at},
         /* A look-up table is one list that holds every page. */
@@ -125,9 +78,10 @@ static pd_status place_tables(pd_cuda_index *index, pd_error *err)
         {pages, look_up ? words : 0, look_up ? (const void **)&view->pages : &unused},
         {NULL, look_up ? words : 0, look_up ? (const void **)&view->page_list : &unused},
     };
-    pd_status status = place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
-                             "taking the tables of an index", &index->tables, err);
+    pd_status status = pd_cuda_place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
+                                     "taking the tables of an index", &index->tables, err);
     free(host);
+    free(blank);
     return status == PD_OK ? status : pd_prefix(err, "%s", index->host.name);
 }
 
@@ -178,6 +132,7 @@ void pd_cuda_index_close(pd_index *base)
     if (index->lists) cudaFree(index->lists);
     free(index->filled[0]);
     free(index->filled[1]);
+    free(index->live);
     pd_host_index_close(base); /* frees the struct */
 }
 
@@ -190,6 +145,9 @@ static pd_status open_parts(pd_cuda_device *device, pd_cuda_index *index, const 
         if (!index->filled[kind])
             status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", index->host.name);
     }
+    index->live = (uint32_t *)calloc((size_t)spec->npages + 1, sizeof *index->live);
+    if (status == PD_OK && !index->live)
+        status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", index->host.name);
     if (status == PD_OK) status = pd_blocks_open(&index->host.blocks, &spec->shape, spec->npages, err);
     if (status == PD_OK)
         status = pd_cuda_check(device, cudaStreamCreateWithFlags(&index->stream, cudaStreamNonBlocking),
@@ -313,6 +271,16 @@ pd_status pd_cuda_window(pd_index *base, pd_page_kind kind, uint32_t first, uint
     return PD_OK;
 }
 
+/* Which of a page's rows exist. */
+static uint32_t live_rows(const pd_layout *layout, unsigned char *page)
+{
+    const float *term = pd_page_term(layout, page);
+    uint32_t live = 0;
+    for (uint32_t r = 0; r < PD_PAGE_ROWS; r++)
+        live |= (uint32_t)(term[r] > -INFINITY) << r;
+    return live;
+}
+
 /* Summaries of the window's pages, and of the lists that they belong to. Returns the bytes behind the pages. */
 static size_t summarise(pd_cuda_index *index, unsigned char *data, size_t page_bytes)
 {
@@ -320,6 +288,7 @@ static size_t summarise(pd_cuda_index *index, unsigned char *data, size_t page_b
     pd_blocks *blocks = &host->blocks;
     for (uint32_t i = 0; i < host->window_count; i++) {
         uint32_t page = host->window_first + i;
+        index->live[page] = live_rows(&host->base.layout, data + i * page_bytes);
         pd_blocks_page(blocks, &host->base.layout, page, data + i * page_bytes);
         uint32_t list = host->page_list ? host->page_list[page] : PD_NO_LIST;
         if (list == PD_NO_LIST || blocks->columns == 0) continue;
@@ -397,120 +366,4 @@ pd_status pd_cuda_settle(pd_cuda_index *index, cudaStream_t stream, pd_error *er
     }
     if (status != PD_OK) return status;
     return pd_cuda_check(device, cudaStreamWaitEvent(stream, index->written, 0), "waiting for pages", err);
-}
-
-/* --------------------------------------------------------------------------------------------------- lists --- */
-
-/* What host.c makes of lists, in a host index of its own beside the one that serves. */
-static pd_host_index *fresh_lists(const pd_cuda_index *index, const pd_lists *lists, pd_status *status,
-                                  pd_error *err)
-{
-    pd_host_index *fresh = (pd_host_index *)calloc(1, sizeof *fresh);
-    if (!fresh) {
-        *status = pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory for lists", index->host.name);
-        return NULL;
-    }
-    fresh->base = index->host.base;
-    fresh->slab = index->host.slab;
-    fresh->blocks = index->host.blocks;
-    fresh->blocks.lists = NULL;
-    memcpy(fresh->name, index->host.name, sizeof fresh->name);
-    *status = pd_host_set_lists(&fresh->base, lists, err);
-    return fresh;
-}
-
-/* Frees the lists of a host index that owns no pages and whose page summaries are another's. */
-static void drop_lists(pd_host_index *host)
-{
-    if (!host) return;
-    memset(&host->main, 0, sizeof host->main);
-    memset(&host->refine, 0, sizeof host->refine);
-    host->blocks.pages = NULL;
-    pd_host_index_close(&host->base);
-}
-
-static pd_status place_lists(pd_cuda_index *index, const pd_host_index *fresh, pd_cuda_view *view,
-                             void **memory, pd_error *err)
-{
-    const pd_shape *shape = &fresh->base.shape;
-    size_t nlist = shape->nlist, words = sizeof(uint32_t), dim16 = pd_dim16(shape->dim);
-    size_t histograms = fresh->histograms ? fresh->base.layout.weights * nlist * sizeof(float) : 0;
-    const pd_projection *p = fresh->projection;
-    const pd_level *up = &fresh->upper;
-    size_t n = up->ngroups;
-    size_t shares = n && up->histograms ? fresh->base.layout.weights * n * sizeof(float) : 0;
-    const void *unused = NULL;
-    const piece pieces[] = {
-        {fresh->offsets, (nlist + 1) * words, (const void **)&view->offsets},
-        {fresh->pages, fresh->offsets[nlist] * words, (const void **)&view->pages},
-        {fresh->page_list, fresh->base.npages * words, (const void **)&view->page_list},
-        {fresh->centroids, nlist * dim16 * sizeof(float), (const void **)&view->centroids},
-        {fresh->coarse_pages, (size_t)pd_pages_for(nlist) * fresh->coarse.page_bytes,
-         (const void **)&view->coarse_pages},
-        {fresh->mean, dim16 * sizeof(float), (const void **)&view->mean},
-        {p ? p->pages : NULL, p ? (size_t)pd_pages_for(p->code_dim) * p->layout.page_bytes : 0,
-         p ? (const void **)&view->projection : &unused},
-        {p ? p->mean_out : NULL, p ? p->code_dim * sizeof(float) : 0,
-         p ? (const void **)&view->mean_out : &unused},
-        {fresh->histograms, histograms, histograms ? (const void **)&view->histograms : &unused},
-        {fresh->blocks.lists, nlist * fresh->blocks.columns * sizeof(uint64_t),
-         (const void **)&view->block_lists},
-        {fresh->tied, sizeof fresh->tied, (const void **)&view->tied},
-        {up->first, n ? (n + 1) * words : 0, n ? (const void **)&view->group_first : &unused},
-        {up->lists, n * words, n ? (const void **)&view->group_lists : &unused},
-        {up->pages, n ? (size_t)pd_pages_for(n) * fresh->coarse.page_bytes : 0,
-         n ? (const void **)&view->group_pages : &unused},
-        {up->histograms, shares, shares ? (const void **)&view->group_histograms : &unused},
-        {up->blocks, n * fresh->blocks.columns * sizeof(uint64_t),
-         n ? (const void **)&view->group_blocks : &unused},
-    };
-    view->histograms = NULL;
-    view->beta = fresh->beta;
-    view->ngroups = up->ngroups;
-    view->group_most = up->most;
-    view->group_live = up->live;
-    view->group_first = view->group_lists = NULL;
-    view->group_pages = NULL;
-    view->group_histograms = NULL;
-    view->group_blocks = NULL;
-    view->coarse = layout_of(&fresh->coarse);
-    if (p) view->projected = layout_of(&p->layout);
-    return place(index->device, index->stream, pieces, sizeof pieces / sizeof *pieces,
-                 "taking the lists of an index", memory, err);
-}
-
-/* The lists change places: host keeps its pages and their summaries, and takes the lists of fresh; fresh takes the old ones. */
-static void swap_lists(pd_host_index *host, pd_host_index *fresh)
-{
-    pd_host_index old = *host;
-    *host = *fresh;
-    host->main = old.main;
-    host->refine = old.refine;
-    host->window_open = old.window_open;
-    host->window_kind = old.window_kind;
-    host->window_first = old.window_first;
-    host->window_count = old.window_count;
-    *fresh = old;
-}
-
-pd_status pd_cuda_set_lists(pd_index *base, const pd_lists *lists, pd_error *err)
-{
-    pd_cuda_index *index = (pd_cuda_index *)base;
-    pd_status status = pd_cuda_enter(index->device, err);
-    if (status != PD_OK) return status;
-    pd_host_index *fresh = fresh_lists(index, lists, &status, err);
-    pd_cuda_view view = index->view;
-    void *memory = NULL;
-    if (status == PD_OK) status = place_lists(index, fresh, &view, &memory, err);
-    if (status == PD_OK) {
-        swap_lists(&index->host, fresh);
-        if (index->lists) cudaFree(index->lists);
-        index->lists = memory;
-        index->view = view;
-        index->dirty_low = index->dirty_high = 0;
-        status = pd_cuda_check(index->device, cudaEventRecord(index->written, index->stream),
-                               "copying lists in", err);
-    }
-    drop_lists(fresh);
-    return status;
 }

@@ -16,16 +16,16 @@ const pd_backend pd_backend_cuda = {
     pd_cuda_set_lists,
     pd_cuda_search,
     pd_cuda_gather,
-    NULL, /* grow, write_rows, write_columns, empty_rows, read_pages */
-    NULL,
-    NULL,
-    NULL,
-    NULL,
+    pd_cuda_grow,
+    pd_cuda_write_rows,
+    pd_cuda_write_columns,
+    pd_cuda_empty_rows,
+    pd_cuda_read_pages,
     pd_cuda_exact_begin,
     pd_cuda_exact_block,
     pd_cuda_exact_end,
     pd_cuda_assign,
-    NULL, /* train: ingest's own k-means, whose steps are assign */
+    pd_cuda_train,
 };
 
 extern const __attribute__((visibility("default"))) pd_plugin pd_plugin_cuda;

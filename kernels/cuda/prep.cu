@@ -3,8 +3,7 @@
  *
  * Queries of one request share their table, and then also what is made of it: search.cu numbers them. Bounds are those of
  * cpu/prep.c; nothing of them reaches an answer, so that a looser one would only cost time. */
-#include "block.cuh"
-#include "row.cuh"
+#include "coarse.cuh"
 
 #define TABLE_THREADS 128u
 #define QUERY_THREADS 128u
@@ -190,53 +189,42 @@ static __global__ void prepare_bounds(PD_GRID const pd_cuda_batch batch)
 
 /* ---------------------------------------------------------------------------------------------- summaries --- */
 
-/* Columns whose factors are multiplied before their logarithm is taken: the product stays a normal number. */
-#define FACTORS 8u
-
-/* What a table's weights promise of each list, as cpu/coarse.c adds it up; a thread a list, blockIdx.y: the table. */
-static __global__ void prepare_summaries(PD_GRID const pd_cuda_batch batch)
+/* What each table's weights promise of n lists or groups; a thread a list, blockIdx.y: the table. */
+static __global__ void prepare_summaries(PD_GRID const pd_cuda_batch batch, const float *shares, uint32_t n,
+                                         float *summaries)
 {
-    const pd_cuda_view &view = batch.view;
     uint32_t l = blockIdx.x * blockDim.x + threadIdx.x;
-    if (l >= view.nlist) return;
-    for (uint32_t t = blockIdx.y; t < batch.ntables; t += gridDim.y) {
-        const float *table = batch.tables + (size_t)t * view.weights;
-        const float *powers = batch.powers + (size_t)t * view.weights;
-        const pd_cuda_column *columns = batch.columns + (size_t)t * view.nbytes;
-        float summary = 0.0f, product = 1.0f;
-        uint32_t factors = 0, done = 0;
-        for (uint32_t i = 0; i < batch.weighs[t].ncolumns; i++) {
-            const pd_cuda_column &column = columns[i];
-            if (!view.tied[column.column]) continue;
-            float sum = column.nothing;
-            for (uint32_t v = column.weights; v < column.weights + column.size; v++)
-                if (table[v] != 0.0f) sum = sum + view.histograms[(size_t)v * view.nlist + l] * powers[v];
-            product = product * (sum > 1e-4f ? sum : 1e-4f);
-            if (++factors < FACTORS) continue;
-            float own = pd_log_inline(product) / view.beta;
-            summary = done ? summary + own : own;
-            done += factors;
-            factors = 0;
-            product = 1.0f;
-        }
-        if (factors > 0) {
-            float own = pd_log_inline(product) / view.beta;
-            summary = done ? summary + own : own;
-        }
-        batch.summaries[(size_t)t * view.nlist + l] = summary;
-    }
+    if (l >= n) return;
+    for (uint32_t t = blockIdx.y; t < batch.ntables; t += gridDim.y)
+        summaries[(size_t)t * n + l] = pd_promise(batch, t, shares, n, l);
 }
 
 /* ------------------------------------------------------------------------------------------------- launch --- */
 
 #define MOST_TABLES_AT_ONCE 1024u
 
+/* Lists in groups are mostly not looked at: their summaries are then made as they are met (levels.cu), unless so many queries share a
+ * table that all lists are fewer. */
+static int sums_all_lists(const pd_cuda_batch *batch)
+{
+    const pd_cuda_view *view = &batch->view;
+    uint64_t met = (uint64_t)batch->nchoosing * PD_GROUP_REACH * batch->most_probes;
+    return view->ngroups == 0 || (uint64_t)batch->ntables * view->nlist <= met;
+}
+
+static cudaError_t launch_summaries(pd_cuda_batch *batch, const float *shares, uint32_t n, float *summaries)
+{
+    dim3 grid(pd_blocks_of(n, QUERY_THREADS),
+              batch->ntables < MOST_TABLES_AT_ONCE ? batch->ntables : MOST_TABLES_AT_ONCE);
+    return PD_LAUNCH(prepare_summaries, grid, QUERY_THREADS, 0, batch->stream, *batch, shares, n, summaries);
+}
+
 static pd_status prepare_weights(pd_cuda_batch *batch, pd_error *err)
 {
     const pd_cuda_view *view = &batch->view;
     int summaries = batch->nchoosing > 0 && view->histograms && view->beta > 0.0f;
     batch->powers = NULL;
-    batch->summaries = NULL;
+    batch->summaries = batch->group_summaries = NULL;
     batch->step_bytes = view->weights + view->nbytes;
     pd_status status = pd_take(batch, batch->n, "weights", &batch->bounds, err);
     if (status == PD_OK) status = pd_take(batch, batch->n, "bars", &batch->bars, err);
@@ -247,8 +235,11 @@ static pd_status prepare_weights(pd_cuda_batch *batch, pd_error *err)
         status = pd_take(batch, (size_t)batch->ntables * batch->step_bytes, "weights", &batch->steps, err);
     if (status == PD_OK && summaries && batch->ntables > 0)
         status = pd_take(batch, (size_t)batch->ntables * view->weights, "weights", &batch->powers, err);
-    if (status == PD_OK && summaries && batch->ntables > 0)
+    if (status == PD_OK && summaries && batch->ntables > 0 && sums_all_lists(batch))
         status = pd_take(batch, (size_t)batch->ntables * view->nlist, "summaries", &batch->summaries, err);
+    if (status == PD_OK && summaries && batch->ntables > 0 && view->ngroups > 0)
+        status =
+            pd_take(batch, (size_t)batch->ntables * view->ngroups, "summaries", &batch->group_summaries, err);
     if (status != PD_OK) return status;
     cudaError_t error = cudaSuccess;
     if (batch->ntables > 0)
@@ -256,11 +247,10 @@ static pd_status prepare_weights(pd_cuda_batch *batch, pd_error *err)
     if (error == cudaSuccess)
         error = PD_LAUNCH(prepare_bounds, pd_blocks_of(batch->n, QUERY_THREADS), QUERY_THREADS, 0,
                           batch->stream, *batch);
-    if (error == cudaSuccess && batch->summaries) {
-        dim3 grid(pd_blocks_of(view->nlist, QUERY_THREADS),
-                  batch->ntables < MOST_TABLES_AT_ONCE ? batch->ntables : MOST_TABLES_AT_ONCE);
-        error = PD_LAUNCH(prepare_summaries, grid, QUERY_THREADS, 0, batch->stream, *batch);
-    }
+    if (error == cudaSuccess && batch->summaries)
+        error = launch_summaries(batch, view->histograms, view->nlist, batch->summaries);
+    if (error == cudaSuccess && batch->group_summaries)
+        error = launch_summaries(batch, view->group_histograms, view->ngroups, batch->group_summaries);
     return pd_cuda_check(batch->device, error, "preparing weights", err);
 }
 

@@ -28,6 +28,34 @@ static __device__ __forceinline__ float pd_row_term(const pd_cuda_layout &layout
     return ((const float *)(page + layout.term))[row];
 }
 
+/* ---------------------------------------------------------------------------------------------- copying --- */
+
+/* Every part of a page is an array of 32 equal elements a group: by a block, element `row` of each group moves to place. */
+static __device__ inline void pd_part_copy(const unsigned char *from, unsigned char *to, uint32_t groups,
+                                           uint32_t size, uint32_t row, uint32_t place)
+{
+    for (uint32_t i = threadIdx.x; i < groups * size; i += blockDim.x) {
+        size_t group = (size_t)(i / size) * PD_PAGE_ROWS * size;
+        to[group + place * size + i % size] = from[group + row * size + i % size];
+    }
+}
+
+/* A row with its columns from one page to another, by a block. */
+static __device__ inline void pd_row_copy(const pd_cuda_view &view, const unsigned char *from, uint32_t row,
+                                          unsigned char *to, uint32_t place)
+{
+    const pd_cuda_layout &l = view.layout;
+    if (view.code == PD_CODE_I8) pd_part_copy(from + l.codes, to + l.codes, l.dim4 / 4, 4, row, place);
+    if (view.code == PD_CODE_F16) pd_part_copy(from + l.codes, to + l.codes, view.dim, 2, row, place);
+    if (view.code == PD_CODE_F32) pd_part_copy(from + l.codes, to + l.codes, view.dim, 4, row, place);
+    pd_part_copy(from + l.scale, to + l.scale, 1, 4, row, place);
+    pd_part_copy(from + l.term, to + l.term, 1, 4, row, place);
+    pd_part_copy(from + l.ids, to + l.ids, 1, 8, row, place);
+    pd_part_copy(from + l.bytes, to + l.bytes, view.nbytes, 1, row, place);
+    pd_part_copy(from + l.floats, to + l.floats, view.nfloats, 4, row, place);
+    pd_part_copy(from + l.keys, to + l.keys, view.nkeys, 8, row, place);
+}
+
 /* --------------------------------------------------------------------------------------------- filters --- */
 
 /* Is value among sorted values? */

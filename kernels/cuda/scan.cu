@@ -3,7 +3,8 @@
  * Where enough queries share a list (i8 codes), tiles read each list once for all of them (scan_tile.cu); where they do not,
  * a query's pages are cut into pieces for as many blocks as fill the device (scan_row.cu). The row scan also runs behind the
  * tiles, over what only it can do: queries without a vector or with a filter, slots from postings, and queries of which more
- * rows passed than their candidates had room for. Blocks with nothing to do leave at once. */
+ * rows passed than their candidates had room for. Blocks with nothing to do leave at once. Before either, the rows of a query's nearest
+ * list give it a bar (scan_prime.cu). */
 #include "scan.cuh"
 #include "tile.cuh"
 
@@ -34,14 +35,6 @@ static __global__ void count_pages(PD_GRID const pd_cuda_batch batch, PD_GRID co
     if (threadIdx.x == 0) scan.page_count[blockIdx.x] = before;
 }
 
-static uint32_t tile_room(uint32_t keep)
-{
-    uint32_t room = 1024;
-    while (room < 8 * keep)
-        room *= 2;
-    return room;
-}
-
 /* Blocks for each query in the row scan: enough to fill the device, each with a page for every warp. */
 static uint32_t row_parts(const pd_cuda_batch *batch)
 {
@@ -50,6 +43,7 @@ static uint32_t row_parts(const pd_cuda_batch *batch)
     if (pages < batch->most_slots) pages = batch->most_slots;
     uint64_t parts = blocks / batch->n, most = pages / (PD_ROW_THREADS / 32) + 1;
     if (parts > most) parts = most;
+    if (parts > PD_ROW_PARTS_MOST) parts = PD_ROW_PARTS_MOST;
     return parts > 1 ? (uint32_t)parts : 1;
 }
 
@@ -57,8 +51,8 @@ static int uses_tiles(const pd_cuda_batch *batch)
 {
     const pd_cuda_device *device = batch->device;
     pd_tile tile;
-    if (batch->view.code != PD_CODE_I8 || !pd_tile_cut(batch->view.layout.dim4, device->shared_most, &tile))
-        return 0;
+    /* Without a vector in the batch there are no codes of queries. */
+    if (!batch->codes || !pd_tile_cut(batch->view.layout.dim4, device->shared_most, &tile)) return 0;
     if (device->path != PD_PATH_BY_REUSE) return device->path == PD_PATH_TILE;
     return batch->npairs / batch->view.nlist >= TILE_REUSE;
 }
@@ -68,7 +62,7 @@ static pd_status plan(pd_cuda_batch *batch, pd_scan *scan, pd_error *err)
     scan->parts = row_parts(batch);
     scan->room = pd_row_room(batch->most_keep);
     scan->tiled = (uint32_t)uses_tiles(batch);
-    scan->tile_room = scan->tiled ? tile_room(batch->most_keep) : 0;
+    scan->tile_room = scan->tiled ? pd_tile_room(batch->most_keep) : 0;
     scan->span = scan->tile_room + (size_t)scan->parts * scan->room;
     scan->tile_counts = NULL;
     pd_status status = pd_take(batch, batch->n * scan->span, "candidates", &scan->scores, err);
@@ -94,6 +88,7 @@ pd_status pd_cuda_scan(pd_cuda_batch *batch, pd_error *err)
     status = pd_cuda_check(batch->device,
                            PD_LAUNCH(count_pages, batch->n, COUNT_THREADS, 0, batch->stream, *batch, scan),
                            "counting pages", err);
+    if (status == PD_OK) status = pd_prime(batch, err);
     if (status == PD_OK && scan.tiled) status = pd_scan_tiles(batch, &scan, err);
     if (status == PD_OK) status = pd_scan_rows(batch, &scan, err);
     if (status == PD_OK) status = pd_select(batch, &scan, err);

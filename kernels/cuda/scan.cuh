@@ -19,10 +19,35 @@ typedef struct pd_scan {
     uint32_t *page_count; /* [n] pages of all its pairs */
 } pd_scan;
 
+/* Blocks of the row scan for one query, at most. */
+#define PD_ROW_PARTS_MOST 2048u
+
 /* Does the query's pairs' scan belong to the tiles? */
 static __device__ __forceinline__ int pd_tiles(const pd_scan &scan, const pd_cuda_query &query)
 {
     return scan.tiled && query.vector && query.filter == PD_NONE;
+}
+
+/* Candidates of a query in the tiles, and how many more of them there are each time that its bar is looked at.
+ * tests/simt/test_candidates.cpp is a model of what that holds. */
+static inline uint32_t pd_tile_room(uint32_t keep)
+{
+    uint32_t room = 2048;
+    while (room < 8 * keep)
+        room *= 2;
+    return room;
+}
+static PD_HD inline uint32_t pd_tile_round(uint32_t keep)
+{
+    return keep > 128 ? keep : 128;
+}
+
+/* Rows of the nearest list that set a query's bar before anything is scanned. */
+#define PD_PRIME_MOST 2048u
+static PD_HD inline uint32_t pd_prime_rows(uint32_t keep)
+{
+    uint32_t rows = 8 * keep > 512 ? 8 * keep : 512;
+    return rows < PD_PRIME_MOST ? rows : PD_PRIME_MOST;
 }
 
 /* Rows that a block of the row scan may append between two looks at how many there are. */
@@ -38,6 +63,8 @@ static inline uint32_t pd_row_room(uint32_t keep)
 /* counts[0 .. n) become where each begins, counts[n] the sum. cursors: NULL, or a copy of them. */
 cudaError_t pd_sum_counts(pd_cuda_batch *batch, uint32_t *counts, uint32_t *cursors, uint32_t n);
 
+/* Raises the bars of queries with i8 codes to what rows of their nearest list reach (scan_prime.cu). */
+pd_status pd_prime(pd_cuda_batch *batch, pd_error *err);
 pd_status pd_scan_rows(pd_cuda_batch *batch, const pd_scan *scan, pd_error *err);
 pd_status pd_scan_tiles(pd_cuda_batch *batch, const pd_scan *scan, pd_error *err);
 /* The best keep of every query's span into cand_scores, cand_slots and cand_counts. */

@@ -1,7 +1,7 @@
 /* The scan where few queries share a list, bound by bytes, and every kind of code, filter and slot.
  *
  * A query's pages, list after list, are cut into as many pieces as blocks it gets; in a block every warp takes a page at a
- * time. i8 codes are read 16 bytes a lane, as they lie: four groups of four dimensions times 32 rows a load, dp4a against
+ * time, finds its pages 32 at a time and asks for the next one while it scores one. i8 codes are read 16 bytes a lane, as they lie: four groups of four dimensions times 32 rows a load, dp4a against
  * the query's words in shared memory, and eight lanes' sums brought together at the end; a lane then stands for a row.
  *
  * What passes goes to the block's own candidates. When the room runs out between two rounds the block cuts them down to the
@@ -9,6 +9,8 @@
  * candidates overflowed in the tiles.
  */
 #include "scan.cuh"
+
+#define AHEAD_BYTES 8192u /* of a page that are asked for while the one before it is scored */
 
 typedef struct row_block {
     pd_block_work work;
@@ -84,7 +86,7 @@ static __device__ __forceinline__ float page_score(const pd_cuda_batch &batch, c
 
 /* ---------------------------------------------------------------------------------------------------- a page --- */
 
-/* By a warp: the rows of a page that are in `rows`. */
+/* By a warp: the rows of a page, which may hold some that pass, that are in `rows`. */
 template <pd_code CODE>
 static __device__ void take_page(const pd_cuda_batch &batch, const row_task &task, row_block *block, float lt,
                                  uint32_t page, uint32_t rows, int counts)
@@ -92,7 +94,6 @@ static __device__ void take_page(const pd_cuda_batch &batch, const row_task &tas
     const pd_cuda_view &view = batch.view;
     const pd_cuda_query &query = batch.queries[task.q];
     int filtered = query.filter != PD_NONE;
-    if (filtered && !pd_page_may(view, batch.filters[query.filter], page)) return;
     const unsigned char *at = pd_view_page(view, page);
     uint32_t row = pd_lane_row();
     float term = pd_row_term(view.layout, at, row);
@@ -176,24 +177,59 @@ static __device__ uint32_t pair_of(const uint32_t *page_at, uint32_t npairs, uin
     return low;
 }
 
+/* What a warp will look at, a lane a round: finding a page is a chain of reads, which 32 pages share. */
+typedef struct row_ahead {
+    uint32_t page; /* PD_NONE: no page, or none of its rows can pass */
+    float lt;
+} row_ahead;
+
+/* i: of the query's pages */
+static __device__ row_ahead look_ahead(const pd_cuda_batch &batch, const pd_cuda_query &query,
+                                       const uint32_t *page_at, uint32_t i, uint32_t last)
+{
+    const pd_cuda_view &view = batch.view;
+    row_ahead ahead = {PD_NONE, 0.0f};
+    if (i >= last) return ahead;
+    uint32_t p = pair_of(page_at, query.npairs, i);
+    pd_cuda_pair pair = batch.pairs[query.pairs + p];
+    ahead.page = view.pages[view.offsets[pair.list] + (i - page_at[p])];
+    ahead.lt = pair.lt;
+    if (query.filter != PD_NONE && !pd_page_may(view, batch.filters[query.filter], ahead.page))
+        ahead.page = PD_NONE;
+    return ahead;
+}
+
+/* By a warp: asks for what is read first of a page, the codes where all rows are scored and the columns where few are. */
+static __device__ void ask_for(const pd_cuda_view &view, uint32_t page, int filtered)
+{
+    const pd_cuda_layout &layout = view.layout;
+    uint32_t from = filtered ? layout.scale : 0, end = filtered ? layout.page_bytes : layout.ids;
+    const unsigned char *at = pd_view_page(view, page);
+    if (end - from > AHEAD_BYTES) end = from + AHEAD_BYTES;
+    for (uint32_t i = from + pd_lane() * 128; i < end; i += 32 * 128)
+        pd_prefetch(at + i);
+}
+
 template <pd_code CODE>
 static __device__ void scan_pairs(const pd_cuda_batch &batch, const pd_scan &scan, const row_task &task,
                                   row_block *block, int counts)
 {
-    const pd_cuda_view &view = batch.view;
     const pd_cuda_query &query = batch.queries[task.q];
-    const uint32_t *page_at = scan.page_at + query.pairs;
     uint32_t pages = scan.page_count[task.q], warps = blockDim.x / 32;
     uint32_t first = (uint32_t)((unsigned long long)pages * task.part / scan.parts);
     uint32_t last = (uint32_t)((unsigned long long)pages * (task.part + 1) / scan.parts);
+    row_ahead ahead = {PD_NONE, 0.0f};
     for (uint32_t round = 0; first + round * warps < last; round++) {
         if (round % PD_ROW_ROUNDS == 0) make_room(batch, scan, task, block);
-        uint32_t i = first + round * warps + pd_warp();
-        if (i >= last) continue;
-        uint32_t p = pair_of(page_at, query.npairs, i);
-        const pd_cuda_pair &pair = batch.pairs[query.pairs + p];
-        uint32_t page = view.pages[view.offsets[pair.list] + (i - page_at[p])];
-        take_page<CODE>(batch, task, block, pair.lt, page, 0xffffffffu, counts);
+        uint32_t at = round % 32;
+        if (at == 0)
+            ahead = look_ahead(batch, query, scan.page_at + query.pairs,
+                               first + (round + pd_lane()) * warps + pd_warp(), last);
+        uint32_t page = __shfl_sync(PD_ALL_LANES, ahead.page, (int)at);
+        uint32_t next = __shfl_sync(PD_ALL_LANES, ahead.page, (int)(at + 1) % 32);
+        float lt = __shfl_sync(PD_ALL_LANES, ahead.lt, (int)at);
+        if (at < 31 && next != PD_NONE) ask_for(batch.view, next, query.filter != PD_NONE);
+        if (page != PD_NONE) take_page<CODE>(batch, task, block, lt, page, 0xffffffffu, counts);
     }
 }
 
@@ -223,6 +259,7 @@ static __device__ void take_slots(const pd_cuda_batch &batch, const row_task &ta
         rows |= __shfl_xor_sync(PD_ALL_LANES, rows, by);
     uint32_t list = view.page_list[page];
     if (list == PD_NO_LIST || probes_list(batch, query, list)) return;
+    if (query.filter != PD_NONE && !pd_page_may(view, batch.filters[query.filter], page)) return;
     float lt = 0.0f;
     if (view.listed && query.vector)
         lt = pd_half_similarity(batch.vectors + (size_t)task.q * view.dim16,

@@ -51,20 +51,6 @@ static __global__ void count_items(PD_GRID const pd_cuda_batch batch, const tile
     items.starts[list] = (pairs + width - 1) / width * ((pages + SEGMENT_PAGES - 1) / SEGMENT_PAGES);
 }
 
-/* By a warp: the list of an item, 32 ways at a time. */
-static __device__ uint32_t list_of(const uint32_t *starts, uint32_t nlist, uint32_t item)
-{
-    uint32_t low = 0, high = nlist;
-    while (high - low > 1) {
-        uint32_t step = (high - low + 31) / 32, at = low + pd_lane() * step;
-        uint32_t reached = __ballot_sync(PD_ALL_LANES, at < high && starts[at] <= item);
-        uint32_t last = 31u - (uint32_t)__clz((int)reached);
-        low += last * step;
-        high = high < low + step ? high : low + step;
-    }
-    return low;
-}
-
 /* By the first warp. Returns 0 where no item is left. */
 template <int TILES>
 static __device__ int take_item(const pd_cuda_batch &batch, const tile_items &items, tile_block<TILES> *block)
@@ -74,7 +60,7 @@ static __device__ int take_item(const pd_cuda_batch &batch, const tile_items &it
     if (pd_lane() == 0) item = atomicAdd(items.next, 1u);
     item = __shfl_sync(PD_ALL_LANES, item, 0);
     if (item >= items.starts[view.nlist]) return 0;
-    uint32_t list = list_of(items.starts, view.nlist, item),
+    uint32_t list = pd_owner_of(items.starts, view.nlist, item),
              pages = view.offsets[list + 1] - view.offsets[list];
     uint32_t segments = (pages + SEGMENT_PAGES - 1) / SEGMENT_PAGES, own = item - items.starts[list];
     uint32_t tile = own / segments, segment = own % segments;
@@ -160,8 +146,7 @@ static __device__ uint32_t take_row(const pd_cuda_batch &batch, const pd_scan &s
     scan.slots[q * scan.span + at] = number * PD_PAGE_ROWS + row;
     *(volatile uint32_t *)&scan.scores[q * scan.span + at] = pd_ordered(score);
     at++;
-    int round = (at & (at - 1)) == 0 || at % (scan.tile_room / 8) == 0;
-    return round && at >= 2 * query.keep ? at : 0;
+    return at % pd_tile_round(query.keep) == 0 && at >= 2 * query.keep ? at : 0;
 }
 
 /* One of eight in registers. */

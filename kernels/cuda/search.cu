@@ -11,6 +11,10 @@
 #ifndef MOST_QUERIES
 #define MOST_QUERIES 16384u
 #endif
+/* A search of at least so many queries is two batches where that costs nothing. (The tests have fewer.) */
+#ifndef HALVES_FROM
+#define HALVES_FROM 2048u
+#endif
 #define MOST_PAIRS      ((uint64_t)8 << 20)
 #define MOST_CANDIDATES ((uint64_t)8 << 20)
 #define MOST_BYTES      ((uint64_t)256 << 20)
@@ -32,11 +36,20 @@ typedef struct search_job {
     flight flights[PD_CUDA_LANES];
 } search_job;
 
+/* Where the lists of a batch are read for more queries than two tiles hold, half of them read each list as often as it takes anyway: two
+ * halves then hide packing and reading of one behind the kernels of the other. Where lists are shared by fewer, the second reading
+ * would cost more than that (docs/CUDA.md). */
+static uint32_t half_of(const search_job *job, uint32_t n, uint64_t pairs)
+{
+    if (n < job->count || n < HALVES_FROM || pairs / job->index->view.nlist < 64) return n;
+    return ((n + 1) / 2 + 31) & ~31u;
+}
+
 /* How many queries, from the first, go together. */
 static uint32_t cut(const search_job *job, uint32_t first)
 {
     const pd_cuda_view *view = &job->index->view;
-    uint64_t pairs = 0, candidates = 0, bytes = 0;
+    uint64_t pairs = 0, held = 0, candidates = 0, bytes = 0;
     uint32_t n = 0, most = 0;
     for (; first + n < job->count && n < MOST_QUERIES; n++) {
         const pd_query *query = &job->queries[first + n];
@@ -50,8 +63,9 @@ static uint32_t cut(const search_job *job, uint32_t first)
                  (uint64_t)query->nexclude * sizeof(uint64_t) + (uint64_t)query->nslots * sizeof(uint32_t);
         if (n == 0 || query->weights != query[-1].weights) bytes += (uint64_t)view->weights * sizeof(float);
         if (n > 0 && (pairs > MOST_PAIRS || candidates > MOST_CANDIDATES || bytes > MOST_BYTES)) break;
+        held = pairs;
     }
-    return n;
+    return half_of(job, n, held);
 }
 
 static pd_status record(flight *f, pd_cuda_event event, pd_error *err)

@@ -46,6 +46,12 @@
     extern __shared__ __align__(128) unsigned char pd_dynamic_shared[];                                      \
     type *name = (type *)pd_dynamic_shared
 
+/* The line of global memory is asked for, into the second cache. */
+static __device__ __forceinline__ void pd_prefetch(const void *global)
+{
+    asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global));
+}
+
 /* 16 bytes from global to shared memory, behind the thread's back until pd_async_wait; both aligned to 16. take < 16:
  * only so many bytes are read, the rest becomes zeros. */
 static __device__ __forceinline__ void pd_async_copy16(void *shared, const void *global, uint32_t take = 16)

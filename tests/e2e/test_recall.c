@@ -27,7 +27,7 @@ static int start(void **state)
 {
     (void)state;
     pados_error error;
-    static const char *const sets[] = {"recall_sample=1", NULL};
+    static const char *const sets[] = {"recall_sample=1", "calibration_queries=200", NULL};
     static char csv[ROWS * 24];
     server_start(&host, sets);
     client = server_client(&host);

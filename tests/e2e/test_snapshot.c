@@ -9,7 +9,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ROWS = 1500, DIM = 16, K = 5, BATCH = 40, MOST = 4000, FIRST_ID = 100000, ALREADY_EXISTS = 6 };
+enum {
+    ROWS = 1500,
+    DIM = 16,
+    K = 5,
+    BATCH = 40,
+    MOST = 4000,
+    FIRST_ID = 100000,
+    PUSHES = 7,
+    ALREADY_EXISTS = 6
+};
 
 static float rows[ROWS * DIM], others[ROWS * DIM];
 
@@ -125,7 +134,7 @@ static void *write_on(void *context)
             break; /* the count stays behind: told by the test */
         w->sequence[b] = written.sequence;
         atomic_store(&w->batches, b + 1);
-        usleep(2000);
+        usleep(8000);
     }
     pados_close(client);
     return NULL;
@@ -244,6 +253,104 @@ static void test_a_snapshot_under_writes_holds_every_write_before_it(void **stat
     server_remove(&again);
     server_remove(&host);
     place_remove(place);
+}
+
+typedef struct pusher {
+    const server *host;
+    atomic_uint pushed;
+} pusher;
+
+static void *push_on(void *context)
+{
+    pusher *p = context;
+    pados_client *client = server_client(p->host);
+    for (int i = 0; i < PUSHES; i++) {
+        pados_error error;
+        if (push_rows(client, "t", NULL, ROWS, DIM, i % 2 ? rows : others, NULL, NULL, false, NULL, &error))
+            break;
+        atomic_fetch_add(&p->pushed, 1);
+    }
+    pados_close(client);
+    return NULL;
+}
+
+/* A folder on another file system than /tmp's, so that files are copied. 0: there is none here. */
+static int place_elsewhere(char *place)
+{
+    struct stat here, there;
+    strcpy(place, "/dev/shm/pados-snapshot-XXXXXX");
+    return stat("/tmp", &here) == 0 && stat("/dev/shm", &there) == 0 && here.st_dev != there.st_dev &&
+           mkdtemp(place) != NULL;
+}
+
+/* A large table is copied before the one whose versions are switched and removed, so that those would often be gone when their turn
+ * comes, were they not held still. */
+static void test_snapshots_are_whole_while_versions_come_and_go(void **state)
+{
+    (void)state;
+    enum { LARGE = 40000 };
+    char place[64], snapshot[96], data[96], log[4096];
+    server host = {0};
+    pados_error error;
+    if (!place_elsewhere(place)) place_make(place);
+    snprintf(data, sizeof data, "%s/data", place);
+    snprintf(snapshot, sizeof snapshot, "%s/s", place);
+    server_start(&host, (const char *[]){"keep=0", "calibration_queries=100", NULL});
+    pados_client *client = server_client(&host);
+    float *large = malloc((size_t)LARGE * DIM * sizeof *large);
+    assert_non_null(large);
+    make_rows(3, LARGE, DIM, 10, large);
+    must(push_rows(client, "large", NULL, LARGE, DIM, large, NULL, NULL, false, NULL, &error), error);
+    free(large);
+    must(push_rows(client, "t", NULL, ROWS, DIM, rows, NULL, NULL, false, NULL, &error), error);
+    pusher p = {.host = &host};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, push_on, &p), 0);
+    uint32_t taken = 0;
+    do {
+        must(take(client, snapshot, NULL, &error), error);
+        if (taken++ % 8 == 0 && refused(snapshot, data, 1, log, sizeof log)) fail_msg("%s", log);
+        place_remove(snapshot);
+    } while (atomic_load(&p.pushed) < PUSHES && taken < 20000);
+    pthread_join(thread, NULL);
+    assert_int_equal(atomic_load(&p.pushed), PUSHES);
+    assert_true(taken > PUSHES);
+    pados_close(client);
+    assert_int_equal(server_stop(&host), 0);
+    server_remove(&host);
+    place_remove(place);
+}
+
+/* Where links cannot reach, files are copied, both ways. */
+static void test_a_snapshot_may_lie_on_another_file_system(void **state)
+{
+    (void)state;
+    char place[64], snapshot[96];
+    if (!place_elsewhere(place)) skip();
+    server host = {0}, again = {0};
+    pados_error error;
+    uint64_t ids[2][64 * K];
+    float scores[2][64 * K];
+    snprintf(snapshot, sizeof snapshot, "%s/s", place);
+    server_start(&host, NULL);
+    pados_client *client = server_client(&host);
+    must(push_rows(client, "t", NULL, ROWS, DIM, rows, NULL, NULL, false, NULL, &error), error);
+    upsert(client, "t", FIRST_ID, others, NULL);
+    must(take(client, snapshot, NULL, &error), error);
+    answers(client, "t", ids[0], scores[0]);
+    pados_close(client);
+    assert_int_equal(server_stop(&host), 0);
+    server_remove(&host);
+    snprintf(again.restore, sizeof again.restore, "%s", snapshot);
+    server_start(&again, NULL);
+    place_remove(place); /* the restored server needs nothing of it */
+    client = server_client(&again);
+    answers(client, "t", ids[1], scores[1]);
+    assert_memory_equal(ids[0], ids[1], sizeof ids[0]);
+    assert_memory_equal(scores[0], scores[1], sizeof scores[0]);
+    pados_close(client);
+    assert_int_equal(server_stop(&again), 0);
+    server_remove(&again);
 }
 
 /* ------------------------------------------------------------------------------------------------------ damage --- */
@@ -443,6 +550,18 @@ static void test_a_snapshot_goes_to_a_new_folder_outside_the_data(void **state)
     must_fail(take(client, path, NULL, &error), error, ALREADY_EXISTS, "s.tmp");
     snprintf(path, sizeof path, "%s/s.tmp", place);
     assert_int_equal(rmdir(path), 0); /* nothing was put there */
+    /* What cannot be copied is named, and nothing is left of the rest. */
+    snprintf(path, sizeof path, "mkdir -p %s/data/profiles/odd/sub", host.folder);
+    assert_int_equal(system(path), 0);
+    snprintf(path, sizeof path, "%s/s", place);
+    pados_status status = take(client, path, NULL, &error);
+    assert_int_not_equal(status, 0);
+    if (!strstr(error.message, "odd/sub")) fail_msg("\"%s\" does not name it", error.message);
+    char left[256];
+    assert_int_equal(find_entry(place, "s", left, sizeof left), 0);
+    snprintf(path, sizeof path, "rmdir %s/data/profiles/odd/sub", host.folder);
+    assert_int_equal(system(path), 0);
+
     snprintf(path, sizeof path, "%s/s", place);
     must(take(client, path, NULL, &error), error);
     must_fail(take(client, path, NULL, &error), error, ALREADY_EXISTS, "s");
@@ -461,6 +580,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_snapshot_under_writes_holds_every_write_before_it),
+        cmocka_unit_test(test_snapshots_are_whole_while_versions_come_and_go),
+        cmocka_unit_test(test_a_snapshot_may_lie_on_another_file_system),
         cmocka_unit_test(test_a_damaged_byte_is_refused_by_its_file),
         cmocka_unit_test(test_a_restore_over_a_data_folder_keeps_it_aside_and_erases_again),
         cmocka_unit_test(test_a_snapshot_goes_to_a_new_folder_outside_the_data),

@@ -410,6 +410,46 @@ static void test_a_full_map_refuses_the_batch_and_a_trim_makes_room(void **state
     logbook_remove(&l);
 }
 
+static void test_a_map_full_of_small_records_can_be_trimmed(void **state)
+{
+    (void)state;
+    logbook l;
+    pd_error err;
+    logbook_make(&l, 2, PD_DURABLE_SYNC);
+    pd_status status = PD_OK;
+    while (!status)
+        status = try_append(l.log, pd_changes_last(l.log) % 3 ? "shoes" : "hats", 1, 200, &err);
+    assert_int_equal(status, PD_RESOURCE_EXHAUSTED);
+    uint64_t last = pd_changes_last(l.log);
+    assert_true(last > 2000);
+    must(pd_changes_trim(l.log, "shoes", last, &err), err); /* changes more pages than are free */
+    seen s = {.table = "hats"};
+    must(pd_changes_read(l.log, "", 1, UINT64_MAX, see, NULL, &s, &err), err);
+    assert_int_equal(s.count, last / 3 + (last % 3 != 0));
+    append_some(&l, "shoes", 50, 200);
+    logbook_reopen(&l);
+    assert_int_equal(pd_changes_last(l.log), last + 50);
+    logbook_remove(&l);
+}
+
+static void test_rewriting_in_a_full_map_finds_room(void **state)
+{
+    (void)state;
+    logbook l;
+    pd_error err;
+    uint32_t count = 0;
+    logbook_make(&l, 2, PD_DURABLE_SYNC);
+    pd_status status = PD_OK;
+    while (!status)
+        status = try_append(l.log, "shoes", 1, 5000, &err);
+    must(pd_changes_rewrite(l.log, "shoes", blank, &count, &err), err);
+    assert_true(count > pd_changes_last(l.log)); /* asked again for what did not fit at first */
+    count = 0;
+    must(pd_changes_read(l.log, "", 1, UINT64_MAX, see_blank, NULL, &count, &err), err);
+    assert_int_equal(count, pd_changes_last(l.log));
+    logbook_remove(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +468,8 @@ int main(void)
         cmocka_unit_test(test_documents_are_kept_by_collection_and_number),
         cmocka_unit_test(test_what_waits_for_its_sync_is_read_like_the_rest),
         cmocka_unit_test(test_a_full_map_refuses_the_batch_and_a_trim_makes_room),
+        cmocka_unit_test(test_a_map_full_of_small_records_can_be_trimmed),
+        cmocka_unit_test(test_rewriting_in_a_full_map_finds_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

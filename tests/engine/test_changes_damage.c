@@ -155,9 +155,9 @@ static void test_no_flipped_byte_of_the_file_stops_the_process(void **state)
     (void)state;
     logbook l;
     pd_error err;
-    logbook_make(&l, 16, PD_DURABLE_SYNC);
+    logbook_make(&l, 1, PD_DURABLE_SYNC);
     append_some(&l, "shoes", 40, 200);
-    append_some(&l, "hats", 3, 9000);
+    append_some(&l, "hats", 3, 5000);
     must(pd_changes_trim(l.log, "shoes", 3, &err), err);
     must(pd_changes_put(l.log, "erasures", 1, "receipt", 7, &err), err);
     pd_changes_close(l.log);
@@ -166,7 +166,7 @@ static void test_no_flipped_byte_of_the_file_stops_the_process(void **state)
     uint32_t opened = 0, refused = 0;
     for (size_t page = 0; page < length; page += 4096) {
         /* Heads and offsets of nodes, then a walk over the nodes, which lie at the end. */
-        for (size_t i = 0; i < 4096; i += i < 160 ? 1 : 37) {
+        for (size_t i = 0; i < 4096; i += i < 64 ? 1 : 61) {
             for (int bit = 0; bit < 8; bit += 7) {
                 unsigned char flipped = (unsigned char)(bytes[page + i] ^ 1u << bit);
                 file_write(&l, page + i, &flipped, 1);

@@ -47,7 +47,7 @@ static int32_t error_of(const char *name)
 }
 
 /* A mistake in the set-up must not look like a drill that was passed. */
-static void refuse(const char *what, const char *value)
+__attribute__((noreturn)) static void refuse(const char *what, const char *value)
 {
     fprintf(stderr, "libpados_fault: %s %s: %s\n", what, value, strerror(errno));
     _exit(97);

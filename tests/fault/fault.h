@@ -65,6 +65,7 @@ typedef enum pd_fault_kind {
     PD_FAULT_RENAMED,   /* path to other */
     PD_FAULT_GONE,      /* path: a file or an empty folder */
     PD_FAULT_LINKED,    /* other is path's second name */
+    PD_FAULT_SWAPPED,   /* path and other changed places */
 } pd_fault_kind;
 
 /* Followed by path, other, data. Paths are below the folder, "" itself. */

@@ -13,14 +13,15 @@ int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned
     char a[PD_FAULT_PATH], b[PD_FAULT_PATH];
     int from_below = pd_fault_below(from_fd, from, a), to_below = pd_fault_below(to_fd, to, b);
     if (!from_below && !to_below) return (int)syscall(SYS_renameat2, from_fd, from, to_fd, to, flags);
-    if (from_below != to_below || (flags & RENAME_EXCHANGE)) {
+    if (from_below != to_below) {
         errno = EXDEV; /* the diary could not tell it */
         return -1;
     }
     if (pd_fault_strikes(PD_FAULT_RENAME, "rename", b)) return -1;
     pd_fault_lock();
     int rc = (int)syscall(SYS_renameat2, from_fd, from, to_fd, to, flags);
-    if (!rc) pd_fault_note(PD_FAULT_RENAMED, a, b, 0, 0, 0, NULL, 0);
+    pd_fault_kind kind = flags & RENAME_EXCHANGE ? PD_FAULT_SWAPPED : PD_FAULT_RENAMED;
+    if (!rc) pd_fault_note(kind, a, b, 0, 0, 0, NULL, 0);
     pd_fault_unlock();
     return rc;
 }

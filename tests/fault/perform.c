@@ -4,6 +4,9 @@
  *     perform log FOLDER CLASS N ERROR  a life of the log of changes in FOLDER/log with the Nth call of CLASS failing; prints what
  *                                       was acknowledged, for test_fault_log.c to compare with what is there
  *
+ *     perform full FOLDER               the log on a disk that fills up and is emptied again
+ *     perform dead FOLDER CLASS         the log on a disk that fails all calls of a class for a while
+ *
  * The shared state is found in PADOS_FAULT_STATE.
  */
 #include <errno.h>
@@ -30,7 +33,7 @@ static void die(const char *what)
 /* --------------------------------------------------------------------------------------------------- calls --- */
 
 /* create:F  write:F:OFFSET:LENGTH:LETTER  dsync:F:OFFSET:LENGTH:LETTER  append:F:LENGTH:LETTER  size:F:LENGTH  sync:F  folder:F
- * rename:A:B  unlink:F  mkdir:F  rmdir:F  link:A:B  mark. 0: the call failed. */
+ * rename:A:B  swap:A:B  unlink:F  mkdir:F  rmdir:F  link:A:B  mark. 0: the call failed. */
 static int call(char *text)
 {
     char *part[5] = {NULL}, *save = NULL;
@@ -40,6 +43,7 @@ static int call(char *text)
     const char *verb = part[0], *a = part[1], *b = part[2];
     if (!strcmp(verb, "mark")) return printf("%llu\n", (unsigned long long)atomic_load(&state->journal)) > 0;
     if (!strcmp(verb, "rename")) return rename(a, b) == 0;
+    if (!strcmp(verb, "swap")) return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0;
     if (!strcmp(verb, "unlink")) return unlink(a) == 0;
     if (!strcmp(verb, "mkdir")) return mkdir(a, 0755) == 0;
     if (!strcmp(verb, "rmdir")) return rmdir(a) == 0;
@@ -151,6 +155,56 @@ static void life(const char *folder)
     printf("closed\n");
 }
 
+/* The disk is full (class 0) or dead for a while: appends are refused as such, what is there is read, and afterwards the log goes on. */
+static void trouble(const char *folder, uint32_t class)
+{
+    char at[4096];
+    pd_error err;
+    snprintf(at, sizeof at, "%s/log", folder);
+    pd_changes_options o = {.folder = at, .map_bytes = 64u << 20, .durability = PD_DURABLE_SYNC};
+    pd_changes *log;
+    if (pd_changes_open(&o, &log, &err)) die(err.message);
+    for (uint32_t i = 0; i < 20; i++)
+        append(log, "shoes", 30000);
+    if (class) {
+        atomic_store(&state->class, class);
+        atomic_store(&state->error, EIO);
+        atomic_store(&state->times, UINT32_MAX);
+        atomic_store(&state->at, 1);
+    } else {
+        atomic_store(&state->full, 1);
+    }
+    static char bytes[PERFORM_MOST];
+    uint32_t refused = 0, stored = 0;
+    for (uint32_t i = 0; i < 30; i++) {
+        pd_record record;
+        void *hold;
+        perform_record(&record, pd_changes_last(log) + 1, "shoes", 0, 30000, bytes);
+        pd_status status = pd_changes_append(log, &record, 1, &err);
+        if (status == PD_OK)
+            stored++; /* there were free pages in the file */
+        else if (status == (class ? PD_UNAVAILABLE : PD_RESOURCE_EXHAUSTED))
+            refused++;
+        else
+            printf("status %s\n", err.message);
+        status = pd_changes_get(log, pd_changes_last(log), &record, &hold, &err);
+        if (status) printf("unread %s\n", err.message);
+        if (!status) pd_changes_end(log, hold);
+    }
+    pd_changes_stats stats;
+    pd_changes_stats_of(log, &stats);
+    printf("refused %u failing %d\n", refused, stats.failing);
+    atomic_store(&state->full, 0);
+    atomic_store(&state->at, 0);
+    append(log, "shoes", 30000);
+    pd_changes_stats_of(log, &stats);
+    printf("then %llu failing %d\n", (unsigned long long)stats.last - stored, stats.failing);
+    pd_changes_close(log);
+    if (pd_changes_open(&o, &log, &err)) die(err.message);
+    printf("reopened %llu\n", (unsigned long long)pd_changes_last(log) - stored);
+    pd_changes_close(log);
+}
+
 int main(int argc, char **argv)
 {
     const char *path = getenv("PADOS_FAULT_STATE");
@@ -166,6 +220,14 @@ int main(int argc, char **argv)
             snprintf(text, sizeof text, "%s", argv[i]);
             if (!call(text)) printf("failed %s %s\n", argv[i], strerror(errno));
         }
+        return 0;
+    }
+    if (argc == 3 && !strcmp(argv[1], "full")) {
+        trouble(argv[2], PD_FAULT_NONE);
+        return 0;
+    }
+    if (argc == 4 && !strcmp(argv[1], "dead")) {
+        trouble(argv[2], (uint32_t)atoi(argv[3]));
         return 0;
     }
     if (argc < 6 || strcmp(argv[1], "log")) die("usage");

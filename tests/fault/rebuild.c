@@ -42,7 +42,7 @@ static void list(const diary *d)
 {
     static const char *const kinds[] = {"?",       "made",   "opened",   "written",       "sized",
                                         "syncing", "synced", "unsynced", "folder synced", "new folder",
-                                        "renamed", "gone",   "linked"};
+                                        "renamed", "gone",   "linked",   "swapped"};
     diary_entry e;
     for (uint64_t at = 0; diary_next(d, &at, &e);)
         printf("%12llu  %-13s %s%s%s inode %llu offset %llu bytes %llu number %llu\n", (unsigned long long)at,

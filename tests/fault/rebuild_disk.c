@@ -17,6 +17,7 @@ typedef struct change {
     node *from, *to; /* folders; NULL: nothing is removed, nothing is added */
     char *old, *fresh;
     node *what;
+    node *instead; /* what takes the old name; NULL: nothing */
     int durable;
 } change;
 
@@ -155,15 +156,15 @@ static node *find(const disk *d, const char *path)
 
 static void apply(const change *c, int view)
 {
-    if (c->from) names_set(&c->from->names[view], c->old, NULL);
+    if (c->from) names_set(&c->from->names[view], c->old, c->instead);
     if (c->to) names_set(&c->to->names[view], c->fresh, c->what);
 }
 
 /* old and fresh are paths; either may be NULL. */
-static void rename_node(disk *d, uint64_t at, const char *old, const char *fresh, node *what)
+static void rename_node(disk *d, uint64_t at, const char *old, const char *fresh, node *what, node *instead)
 {
     const char *name;
-    change c = {.at = at, .what = what};
+    change c = {.at = at, .what = what, .instead = instead};
     if (old) {
         c.from = parent_of(d, old, &name);
         c.old = enough(strdup(name));
@@ -377,7 +378,7 @@ static void play(disk *d, const diary_entry *e, uint64_t at, uint64_t *seed)
     switch ((pd_fault_kind)e->head.kind) {
     case PD_FAULT_MADE:
         n = node_make(d, 0);
-        rename_node(d, at, NULL, e->path, n);
+        rename_node(d, at, NULL, e->path, n, NULL);
         set_inode(d, e->head.inode, n);
         return;
     case PD_FAULT_OPENED:
@@ -404,16 +405,19 @@ static void play(disk *d, const diary_entry *e, uint64_t at, uint64_t *seed)
         if (n) sync_folder(d, n, e->head.number);
         return;
     case PD_FAULT_NEWFOLDER:
-        rename_node(d, at, NULL, e->path, node_make(d, 1));
+        rename_node(d, at, NULL, e->path, node_make(d, 1), NULL);
         return;
     case PD_FAULT_RENAMED:
-        rename_node(d, at, e->path, e->other, find(d, e->path));
+        rename_node(d, at, e->path, e->other, find(d, e->path), NULL);
         return;
     case PD_FAULT_GONE:
-        rename_node(d, at, e->path, NULL, NULL);
+        rename_node(d, at, e->path, NULL, NULL, NULL);
         return;
     case PD_FAULT_LINKED:
-        rename_node(d, at, NULL, e->other, find(d, e->path));
+        rename_node(d, at, NULL, e->other, find(d, e->path), NULL);
+        return;
+    case PD_FAULT_SWAPPED:
+        rename_node(d, at, e->path, e->other, find(d, e->path), find(d, e->other));
         return;
     }
     broken("the diary has an entry of an unknown kind");

@@ -340,6 +340,36 @@ static void test_every_allocation_fails_once(void **state)
     every_call_fails(PD_FAULT_ALLOC_ANY, "12", 0, 20); /* ENOMEM */
 }
 
+static void trouble(const char *verb, const char *class)
+{
+    drill d;
+    char arguments[100];
+    drill_make(&d);
+    snprintf(arguments, sizeof arguments, "%s %s/data %s", verb, d.folder, class);
+    assert_int_equal(drill_run(&d, 0, "", arguments), 0);
+    if (shell("cd %s; ! grep -E '^(status|unread|failed)' said && grep -Eq '^refused [1-9][0-9]* failing 1' "
+              "said && "
+              "grep -q '^then 21 failing 0' said && grep -q '^reopened 21' said",
+              d.folder)) {
+        shell("tail -8 %s/said", d.folder);
+        fail();
+    }
+    drill_remove(&d);
+}
+
+static void test_a_full_disk_is_said_to_be_full_until_there_is_room(void **state)
+{
+    (void)state;
+    trouble("full", "");
+}
+
+static void test_a_disk_that_cannot_be_written_is_read(void **state)
+{
+    (void)state;
+    trouble("dead", "2"); /* PD_FAULT_WRITE */
+    trouble("dead", "3"); /* PD_FAULT_SYNC */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +382,8 @@ int main(void)
         cmocka_unit_test(test_every_change_of_names_fails_once),
         cmocka_unit_test(test_every_call_meets_a_full_disk_once),
         cmocka_unit_test(test_every_allocation_fails_once),
+        cmocka_unit_test(test_a_full_disk_is_said_to_be_full_until_there_is_room),
+        cmocka_unit_test(test_a_disk_that_cannot_be_written_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,6 +83,26 @@ static void test_a_rename_shows_the_old_or_the_new_until_the_folder_is_synced(vo
     drill_remove(&d);
 }
 
+static void test_two_folders_that_change_places_are_either_way_round(void **state)
+{
+    (void)state;
+    drill d;
+    uint64_t mark = 0;
+    drill_make(&d);
+    drill_calls(&d, "",
+                "mkdir:v mkdir:w append:v/f:10:a append:w/f:10:b sync:v/f sync:w/f folder:v folder:w "
+                "folder:. swap:v:w link:v/f:g mark",
+                &mark, 1);
+    outcome old = outcomes(&d, mark, "v/f", 10, 'a'), fresh = outcomes(&d, mark, "v/f", 10, 'b');
+    assert_int_equal(old.whole + fresh.whole, SEEDS);
+    assert_in_range(fresh.whole, 1, SEEDS - 1);
+    assert_int_equal(outcomes(&d, mark, "w/f", 10, 'a').whole, fresh.whole); /* the same seeds */
+    outcome linked = outcomes(&d, mark, "g", 10, 'b');
+    assert_in_range(linked.there, 1, fresh.whole);
+    assert_int_equal(linked.whole, linked.there);
+    drill_remove(&d);
+}
+
 static void test_an_unsynced_rename_of_an_unsynced_file_may_leave_it_empty(void **state)
 {
     (void)state;
@@ -232,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_what_was_not_synced_may_be_gone),
         cmocka_unit_test(test_a_synced_file_without_a_synced_name_may_be_gone),
         cmocka_unit_test(test_a_rename_shows_the_old_or_the_new_until_the_folder_is_synced),
+        cmocka_unit_test(test_two_folders_that_change_places_are_either_way_round),
         cmocka_unit_test(test_an_unsynced_rename_of_an_unsynced_file_may_leave_it_empty),
         cmocka_unit_test(test_changes_of_a_folder_come_in_their_order),
         cmocka_unit_test(test_a_write_through_a_synced_descriptor_is_there),

@@ -1,11 +1,12 @@
 #!/bin/sh
 # run.sh [--quick] [--build FOLDER]: everything that needs a CUDA device, in one command: builds, or uses a build that was carried here,
-# then parity, compute-sanitizer on small cases, the benchmark; one short table last. About 9 minutes, with --quick 4.
+# then parity with the CPU backend (searches, groups of lists, changes, exact search, overflowing scans), compute-sanitizer on small cases,
+# the benchmark; one short table last. About 9 minutes, with --quick 4.
 #
 #   run.sh --pack FOLDER     on any machine with the CUDA toolkit: builds what run.sh --build FOLDER needs, to be carried
 #
-# Needs a C compiler, CMake and the CUDA toolkit, and cmocka where it builds the tests itself (a packed build brings it along); a packed
-# build needs the driver only. Results are appended to bench/results/GPU/ as JSON lines.
+# Needs a C compiler, CMake and the CUDA toolkit; a packed build needs the driver only. Results are appended to bench/results/GPU/ as
+# JSON lines.
 set -eu
 cd "$(dirname "$0")/../.."
 quick=
@@ -16,24 +17,41 @@ while [ $# -gt 0 ]; do
     --quick) quick=1 ;;
     --build) build=$2; shift ;;
     --pack) pack=1; build=$2; shift ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift
 done
 
+tests="backend filter slab exact scan changes parity"
 say() { printf 'gpu: %s\n' "$*"; }
 begin=$(date +%s)
+if [ -n "$quick" ]; then budget=240; else budget=540; fi
+left() { echo $((budget - ($(date +%s) - begin))); }
 rows=$(mktemp)
-trap 'rm -f "$rows"' EXIT
+figures=$(mktemp)
+trap 'rm -f "$rows" "$figures"' EXIT
 failed=0
-# step NAME COMMAND...: runs it, keeps a line for the table.
+# step NAME SECONDS COMMAND...: runs it, in what is left of the time; keeps a line for the table.
 step() {
     name=$1
-    shift
+    most=$2
+    shift 2
+    [ "$most" -le "$(left)" ] || most=$(left)
+    if [ "$most" -lt 5 ]; then
+        printf '%-28s %-8s\n' "$name" "no time" >>"$rows"
+        failed=1
+        return
+    fi
     at=$(date +%s)
     status=0
-    "$@" >"$build/$name.log" 2>&1 || status=$?
-    case $status in 0) word=passed ;; 77) word=skipped ;; *) word=FAILED; failed=1; tail -n 20 "$build/$name.log" ;; esac
+    timeout "$most" "$@" >"$build/$name.log" 2>&1 || status=$?
+    case $status in
+    0) word=passed ;;
+    77) word=skipped; failed=1 ;; # there is a device, and yet it was not used
+    124) word=TOO-LONG; failed=1 ;;
+    *) word=FAILED; failed=1 ;;
+    esac
+    [ "$word" = passed ] || [ "$word" = skipped ] || tail -n 20 "$build/$name.log"
     printf '%-28s %-8s %5s s\n' "$name" "$word" $(($(date +%s) - at)) >>"$rows"
     say "$name $word"
 }
@@ -43,51 +61,74 @@ if [ -n "$pack" ] || [ ! -x "$build/test_gpu_parity" ]; then
     [ -x /usr/local/cuda/bin/nvcc ] && PATH=$PATH:/usr/local/cuda/bin
     say "building into $build"
     mkdir -p "$build"
-    cmake -S kernels -B "$build" -DCMAKE_BUILD_TYPE=Release -DPADOS_CUDA=on >"$build/configure.log" 2>&1 ||
+    # A build that is carried serves any device; one that stays is for the device here, where it says which it is.
+    arch=
+    if [ -z "$pack" ]; then
+        arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -dc '0-9' || true)
+    fi
+    cmake -S kernels -B "$build" -DCMAKE_BUILD_TYPE=Release -DPADOS_CUDA=on \
+        ${arch:+"-DCMAKE_CUDA_ARCHITECTURES=$arch"} >"$build/configure.log" 2>&1 ||
         { cat "$build/configure.log"; exit 1; }
-    cmake --build "$build" -j "${JOBS:-$(nproc)}" --target pados_cuda pados-kernels-bench >"$build/build.log" 2>&1 ||
+    targets="pados_cuda pados-kernels-bench pados-gpu-scale"
+    for test in $tests; do targets="$targets test_gpu_$test"; done
+    # shellcheck disable=SC2086
+    cmake --build "$build" -j "${JOBS:-$(nproc)}" --target $targets >"$build/build.log" 2>&1 ||
         { tail -n 40 "$build/build.log"; exit 1; }
-    for test in parity backend filter slab; do
-        cmake --build "$build" -j "${JOBS:-$(nproc)}" --target "test_gpu_$test" >>"$build/build.log" 2>&1 ||
-            say "test_gpu_$test was not built (without cmocka there are no tests): $build/build.log"
-    done
     if [ -n "$pack" ]; then
-        for library in /usr/lib/*/libcmocka.so.0; do cp -L "$library" "$build/"; done
+        for library in /usr/lib/*/libcmocka.so.0; do [ ! -e "$library" ] || cp -L "$library" "$build/"; done
         say "packed: carry $build ($(du -sh "$build" | cut -f 1)), then tests/gpu/run.sh --build $build"
         exit 0
     fi
+    printf '%-28s %-8s %5s s\n' build passed $(($(date +%s) - begin)) >>"$rows"
 fi
 
 nvidia-smi -L >/dev/null 2>&1 || { say "no NVIDIA driver answers here (nvidia-smi): nothing was run"; exit 1; }
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr -c 'A-Za-z0-9\n' '-' || true)
 gpu=${gpu:-unknown}
+memory=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 | tr -dc '0-9' || true)
+memory=${memory:-0} # MiB
 results=bench/results/$gpu
 mkdir -p "$results"
-say "device: $gpu"
+say "device: $gpu, $memory MiB"
 
-for test in backend filter slab parity; do
-    [ ! -x "$build/test_gpu_$test" ] || step "$test" timeout 240 "$build/test_gpu_$test"
+for test in $tests; do
+    step "$test" 120 "$build/test_gpu_$test"
 done
 
 # Small cases: a sanitizer is a hundred times slower.
-if command -v compute-sanitizer >/dev/null 2>&1 && [ -x "$build/test_gpu_filter" ]; then
+if command -v compute-sanitizer >/dev/null 2>&1; then
     for tool in memcheck racecheck; do
-        step "$tool-filter" timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/test_gpu_filter"
+        step "$tool-filter" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/test_gpu_filter"
         [ -n "$quick" ] ||
-            step "$tool-backend" timeout 180 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/test_gpu_backend"
+            step "$tool-backend" 90 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/test_gpu_backend"
     done
 else
     say "no compute-sanitizer here: memcheck and racecheck were not run"
+    printf '%-28s %-8s\n' "memcheck, racecheck" "not run" >>"$rows"
 fi
 
-# bench ROWS DIM NLIST NPROBE
-bench() {
-    step "bench-$1x$2" timeout 150 "$build/pados-kernels-bench" --backend cuda --json "$results/kernels.jsonl" "$@"
-    cat "$build/bench-$1x$2.log"
+# scale NAME SECONDS MIB ROWSxDIM NLIST OPTION...: a table made, built and searched on the device, if it has so many MiB.
+scale() {
+    name=$1
+    most=$2
+    need=$3
+    shift 3
+    if [ "$memory" -lt "$need" ]; then
+        printf '%-28s %-8s needs %s MiB of device memory\n' "$name" "not run" "$need" >>"$rows"
+        return
+    fi
+    step "$name" "$most" "$build/pados-gpu-scale" "$@" --json "$results/scale.jsonl"
+    { printf '\n%s\n' "$name: $*"; cat "$build/$name.log"; } >>"$figures"
 }
-bench 200000 96 1024 16
-[ -n "$quick" ] || bench 2000000 96 4096 32
+scale scale-1M 60 4000 1000000x96 4096 --columns 4
+if [ -z "$quick" ]; then
+    scale scale-100M 240 48000 100000000x96 65536 --columns 4 --truth 200
+    refine=none
+    [ "$memory" -lt 132000 ] || refine=f16 # 394 bytes a row
+    scale scale-300M 200 60000 300000000x128 65536 --columns 4 --refine "$refine" --truth 50
+fi
 
+cat "$figures"
 say "done in $(($(date +%s) - begin)) s"
 printf '\n%-28s %-8s %7s\n' "on $gpu" "" took
 cat "$rows"

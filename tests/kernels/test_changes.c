@@ -12,11 +12,15 @@
 #include "changes.h"
 
 #ifdef PD_PARITY_SIMT
-#define ROUNDS 2u
-#define STEPS  5u
+#define ROUNDS     1u
+#define STEPS      8u
+#define APART      2 /* metrics: cosine is left out, which differs from ip in how rows were made */
+#define MORE_KINDS 0
 #else
-#define ROUNDS 5u
-#define STEPS  8u
+#define ROUNDS     5u
+#define STEPS      8u
+#define APART      1
+#define MORE_KINDS 1
 #endif
 
 static void change_some(changing *c)
@@ -54,11 +58,12 @@ static void check_world(const tested_devices *d, world *w, float beta)
 
 static void test_i8_tables_change_as_if_they_were_loaded(void **state)
 {
-    for (int metric = PD_IP; metric <= PD_L2; metric++) {
+    for (int metric = PD_IP; metric <= PD_L2; metric += APART) {
         check_world(*state, world_make((pd_metric)metric, PD_CODE_I8, PD_REFINE_F16, 17, WORLD_LISTS), 0.0f);
         check_world(*state, world_make((pd_metric)metric, PD_CODE_I8, PD_REFINE_NONE, 100, WORLD_LISTS),
                     0.0f);
-        check_world(*state, world_make((pd_metric)metric, PD_CODE_I8, PD_REFINE_F32, 3, 70), 0.0f);
+        if (MORE_KINDS)
+            check_world(*state, world_make((pd_metric)metric, PD_CODE_I8, PD_REFINE_F32, 3, 70), 0.0f);
     }
 }
 
@@ -66,7 +71,8 @@ static void test_tables_of_whole_rows_change_as_if_they_were_loaded(void **state
 {
     check_world(*state, world_make(PD_L2, PD_CODE_F16, PD_REFINE_NONE, 17, WORLD_LISTS), 0.0f);
     check_world(*state, world_make(PD_COSINE, PD_CODE_F32, PD_REFINE_F16, 5, WORLD_LISTS), 0.0f);
-    check_world(*state, world_make(PD_IP, PD_CODE_F32, PD_REFINE_NONE, 33, WORLD_LISTS), 0.0f);
+    if (MORE_KINDS)
+        check_world(*state, world_make(PD_IP, PD_CODE_F32, PD_REFINE_NONE, 33, WORLD_LISTS), 0.0f);
     check_world(*state, world_make(PD_IP, PD_CODE_NONE, PD_REFINE_F16, 17, WORLD_LISTS), 0.0f);
 }
 
@@ -76,15 +82,17 @@ static void test_rows_of_whole_numbers_change_as_if_they_were_loaded(void **stat
         check_world(*state,
                     world_make_of(WORLD_WHOLE, (pd_metric)metric, PD_CODE_I8, PD_REFINE_U8, 17, WORLD_LISTS),
                     0.0f);
-        check_world(*state,
-                    world_make_of(WORLD_WHOLE, (pd_metric)metric, PD_CODE_I8, PD_REFINE_I8, 64, WORLD_LISTS),
-                    0.0f);
+        if (MORE_KINDS)
+            check_world(
+                *state,
+                world_make_of(WORLD_WHOLE, (pd_metric)metric, PD_CODE_I8, PD_REFINE_I8, 64, WORLD_LISTS),
+                0.0f);
     }
 }
 
 static void test_projected_tables_change_as_if_they_were_loaded(void **state)
 {
-    for (int metric = PD_IP; metric <= PD_L2; metric++)
+    for (int metric = PD_IP; metric <= PD_L2; metric += APART)
         check_world(*state,
                     world_make_projected(WORLD_PLAIN, (pd_metric)metric, PD_CODE_I8, PD_REFINE_F16, 40, 14,
                                          WORLD_LISTS),
@@ -107,7 +115,7 @@ static void test_tables_whose_lists_begin_empty_change_as_if_they_were_loaded(vo
 
 static void test_what_weights_promise_of_lists_stays_what_was_told(void **state)
 {
-    for (int metric = PD_IP; metric <= PD_L2; metric++)
+    for (int metric = PD_IP; metric <= PD_L2; metric += APART)
         check_world(*state,
                     world_make_of(WORLD_TIED, (pd_metric)metric, PD_CODE_I8, PD_REFINE_F16, 19, WORLD_LISTS),
                     2.0f);

@@ -430,10 +430,9 @@ static void check_tied(const devices *d, uint32_t ngroups)
                         fail_msg("%s: query %u probes other lists", name_of(w, isas[i]), q);
             }
         }
-        /* The cuda backend ranks every list so far, whether lists come in groups or not: of groups only that answers come is tested. */
         for (size_t i = 0; i < NPATHS && d->cuda[i]; i++) {
             ask(w, d->cuda[i], s->queries, NQUERIES, got);
-            for (uint32_t q = 0; ngroups == 0 && q < NQUERIES; q++)
+            for (uint32_t q = 0; q < NQUERIES; q++)
                 if (memcmp(got->probes[q], truth->probes[q], s->queries[q].nprobe * sizeof(uint32_t)) != 0)
                     fail_msg("%s: query %u probes other lists", name_of(w, cuda_paths[i]), q);
         }

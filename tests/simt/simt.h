@@ -115,6 +115,11 @@ void pd_simt_async_copy16(void *shared, const void *global, uint32_t take);
 void pd_simt_async_commit();
 void pd_simt_async_wait(uint32_t pending);
 
+/* Nothing to fetch; what is asked for must be there. */
+static inline void pd_prefetch(const void *global)
+{
+    (void)*(const volatile unsigned char *)global;
+}
 static inline void pd_async_copy16(void *shared, const void *global, uint32_t take = 16)
 {
     pd_simt_async_copy16(shared, global, take);

@@ -9,8 +9,6 @@
 #include "f16.h"
 #include "queries.h"
 
-extern const pd_backend pd_backend_cuda;
-
 static pd_device *cpu, *cuda;
 
 static int open_devices(void **state)
@@ -19,7 +17,7 @@ static int open_devices(void **state)
     pd_device_options options = {.threads = 1};
     pd_error err = {0};
     if (pd_device_open("cpu", &options, &cpu, &err) != PD_OK) return -1;
-    return pd_backend_cuda.open(&options, &cuda, &err) == PD_OK ? 0 : -1;
+    return pd_device_open("cuda", &options, &cuda, &err) == PD_OK ? 0 : -1;
 }
 
 static int close_devices(void **state)

@@ -52,6 +52,44 @@ static pd_status rewrite(life *l)
     return status == PD_OK ? pd_index_commit(l->index, &l->err) : status;
 }
 
+/* A page joins a list; two rows are written into it, one of them over and one away; it is read back. */
+static pd_status change(life *l)
+{
+    uint32_t page = 0, list = 3, slots[2];
+    unsigned char *pages = aligned_alloc(64, small->layout.page_bytes),
+                  *refine = calloc(1, small->layout.refine_bytes + 1);
+    const uint8_t values[2] = {1, 2};
+    const pd_column_write column = {PD_COLUMN_BYTE, 0, values};
+    for (uint32_t i = 0; i < small->offsets[small->nlist]; i++)
+        if (small->page_numbers[i] == page) page++, i = UINT32_MAX;
+    memcpy(pages, small->pages + small->page_numbers[0] * small->layout.page_bytes, small->layout.page_bytes);
+    slots[0] = page * PD_PAGE_ROWS + 3;
+    slots[1] = page * PD_PAGE_ROWS + 30;
+    pd_row_writes writes = {.n = 2, .slots = slots, .pages = pages, .refine = refine};
+    pd_status status = pd_index_grow(l->index, &list, &page, 1, &l->err);
+    if (status == PD_OK) status = pd_index_write_rows(l->index, &writes, &l->err);
+    if (status == PD_OK) status = pd_index_write_columns(l->index, slots, 2, &column, 1, &l->err);
+    if (status == PD_OK) status = pd_index_empty_rows(l->index, slots, 1, &l->err);
+    if (status == PD_OK) status = pd_index_read_pages(l->index, PD_PAGES_MAIN, page, 1, pages, &l->err);
+    if (status == PD_OK) status = pd_index_empty_rows(l->index, slots, 2, &l->err);
+    free(pages);
+    free(refine);
+    return status;
+}
+
+/* Rows find their lists, twice from the same centroids and once from others. */
+static pd_status assign(life *l)
+{
+    uint32_t lists[40];
+    pd_status status = PD_OK;
+    for (uint32_t i = 0; status == PD_OK && i < 3; i++)
+        status = pd_device_assign(l->device, i < 2 ? small->centroids : small->rows, small->nlist, 17,
+                                  small->rows, 40, lists, &l->err);
+    for (uint32_t i = 0; status == PD_OK && i < small->nlist; i++)
+        assert_true(memcmp(small->rows + lists[i] * 17, small->rows + i * 17, 17 * sizeof(float)) == 0);
+    return status;
+}
+
 static pd_status live(life *l)
 {
     pd_device_options options = {.memory = SLAB, .isa = "row"};
@@ -59,6 +97,8 @@ static pd_status live(life *l)
     if (status == PD_OK) status = world_load(small, l->device, 1.0f, &l->index, &l->err);
     if (status == PD_OK) status = gather(l);
     if (status == PD_OK) status = rewrite(l);
+    if (status == PD_OK) status = change(l);
+    if (status == PD_OK) status = assign(l);
     if (status == PD_OK) status = search(l);
     return status;
 }

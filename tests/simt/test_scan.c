@@ -14,8 +14,6 @@
 #define QUERIES 9u
 #define DIM     20u
 
-extern const pd_backend pd_backend_cuda;
-
 typedef enum shape_of_rows { ALL_EQUAL, EVER_BETTER, EVER_WORSE, RANDOM, FEW_KINDS } shape_of_rows;
 
 typedef struct big {
@@ -167,7 +165,7 @@ static pd_device *open_cuda(const char *path)
     pd_device_options options = {.memory = (uint64_t)16 << 20, .isa = path};
     pd_device *device = NULL;
     pd_error err = {0};
-    if (pd_backend_cuda.open(&options, &device, &err) != PD_OK) fail_msg("%s", err.message);
+    if (pd_device_open("cuda", &options, &device, &err) != PD_OK) fail_msg("%s", err.message);
     return device;
 }
 
