@@ -53,7 +53,10 @@ static void test_memory_stays_flat_under_mixed_load(void **state)
         "two fifths, %.1f MiB after, %.1f MiB at the end\n",
         seconds, writes, searches, pushes.count, pushes.rebuilds, (double)warm / (1 << 20),
         (double)most / (1 << 20), (double)last / (1 << 20));
+#if !defined(__SANITIZE_ADDRESS__) &&                                                                        \
+    !defined(__SANITIZE_THREAD__) /* which keep memory for reasons of their own */
     if (most > warm + warm / 10) fail_msg("memory grows");
+#endif
     for (uint32_t c = 0; c < LOAD_CLIENTS; c++)
         load_close(&clients[c]);
     pados_close(pushes.client);

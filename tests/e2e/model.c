@@ -113,7 +113,8 @@ static void carry_heat(model *m, const model_version *next)
         if (!from->there || from->heat == 0 || !next->pushed[id]) continue;
         for (uint32_t i = 0; i < m->count; i++) {
             model_row *own = &m->versions[i]->rows[id];
-            own->heat = from->heat;
+            bool sure = next->pushed[id] == MODEL_PUSHED || own->heat == from->heat;
+            own->heat = sure ? from->heat : NAN;
             own->heat_at = from->heat_at;
         }
     }
@@ -179,6 +180,13 @@ void model_delete(model *m, uint64_t id)
 {
     for (uint32_t i = 0; i < m->count; i++)
         m->versions[i]->rows[id] = (model_row){0};
+}
+
+void model_erase(model *m, uint64_t id)
+{
+    model_delete(m, id);
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->versions[i]->pushed[id]) m->versions[i]->pushed[id] = MODEL_DOUBTED;
 }
 
 void model_count(model *m, uint64_t id, double weight)
