@@ -91,6 +91,9 @@ static const char *why_rebuild(pd_catalog *catalog, const pd_table *table, int f
     if (!percent || live.rows == 0) return "";
     if (live.changed >= LEAST_CHANGED && live.changed * 100 >= (uint64_t)percent * live.rows)
         return "its rows have changed";
+    /* Early: what comes while it is built needs the rest. */
+    if (live.changed >= LEAST_CHANGED && live.pages_free <= live.pages / 2)
+        return "half of its spare pages are taken";
     if (live.changed && live.pages && live.pages_free <= live.pages / 8) return "its spare pages are taken";
     if (filling && live.applied > served->info->sequence) return "the log of changes is more than half full";
     struct pd_recall_book *book = atomic_load(&catalog->recalled);
@@ -117,6 +120,26 @@ static void start_rebuilds(pd_catalog *catalog)
             pd_log(PD_LOG_INFO, "table \"%s\" is rebuilt: %s", table->name, why);
     }
     pthread_mutex_unlock(&catalog->mutex);
+}
+
+int pd_upkeep_urge(pd_catalog *catalog, const char *table_name)
+{
+    uint64_t now = pd_now_ms();
+    pd_job *job = NULL;
+    pd_error err;
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    int coming = pd_job_pending(catalog, PD_JOB_REBUILD, table_name, 0) != NULL;
+    /* After one that ended well it is at most so far off, after another as long as it takes until the next may be tried. */
+    int may = table && table->serving && catalog->config->rebuild_percent &&
+              table->rebuild_after_ms <= now + AFTER_DONE_MS;
+    if (!coming && may && pd_job_add(catalog, PD_JOB_REBUILD, table_name, &job, &err) == PD_OK) {
+        table->rebuild_after_ms = now + AFTER_FAILED_MS;
+        coming = 1;
+        pd_log(PD_LOG_INFO, "table \"%s\" is rebuilt: writes wait for a spare page", table_name);
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    return coming;
 }
 
 /* --------------------------------------------------------------------------------------------------- counters --- */
