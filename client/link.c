@@ -21,6 +21,7 @@ enum {
     RECONNECT_MIN_MS = 20,
     RECONNECT_MAX_MS = 1000,
     WHOLE_BYTES = 16 << 10, /* a request of no more than this goes into the system's buffer at once */
+    REDIAL_MS = 3000,       /* without a connection, until a dialer is thought dead */
     FLUSH_MS = 1000,
 };
 
@@ -32,7 +33,10 @@ typedef struct lane {
 
 struct pd_link {
     nng_socket socket;
-    char *url;
+    nng_dialer dialer;
+    uint64_t dialed_ms; /* when its connection was last seen to go, or it was made */
+    bool redialing;
+    char *url, *ca_file, *server_name; /* the last two NULL: none */
     bool tls;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -59,6 +63,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *context)
         pthread_cond_broadcast(&link->changed);
     } else if (link->pipe == nng_pipe_id(pipe)) {
         link->pipe = 0;
+        link->dialed_ms = pd_client_now_ms();
     }
     pthread_mutex_unlock(&link->lock);
 }
@@ -76,7 +81,10 @@ static uint64_t epoch_of(pd_link *link)
 static void note_loss(pd_link *link, uint64_t epoch)
 {
     pthread_mutex_lock(&link->lock);
-    if (link->epoch == epoch) link->pipe = 0;
+    if (link->epoch == epoch && link->pipe) {
+        link->pipe = 0;
+        link->dialed_ms = pd_client_now_ms();
+    }
     pthread_mutex_unlock(&link->lock);
 }
 
@@ -99,28 +107,28 @@ static int set_server_name(nng_tls_config *config, const char *url, const char *
     return rv;
 }
 
-static pados_status configure_tls(nng_dialer dialer, const char *url, const pd_link_options *options,
-                                  pados_error *error)
+static pados_status configure_tls(nng_dialer dialer, const pd_link *link, pados_error *error)
 {
-    if (!options->ca_file)
+    const char *url = link->url;
+    if (!link->ca_file)
         return pd_client_fail(error, PD_INVALID_ARGUMENT,
                               "%s: a tls+tcp URL needs the certificate of its authority (a CA file)", url);
     nng_tls_config *config;
     int rv = nng_tls_config_alloc(&config, NNG_TLS_MODE_CLIENT);
     if (rv) return pd_client_fail(error, PD_INTERNAL, "TLS: %s", nng_strerror(rv));
     pados_status status = PD_OK;
-    if ((rv = nng_tls_config_ca_file(config, options->ca_file)) != 0)
-        status = pd_client_fail(error, PD_INVALID_ARGUMENT, "%s: no usable CA certificate: %s",
-                                options->ca_file, nng_strerror(rv));
+    if ((rv = nng_tls_config_ca_file(config, link->ca_file)) != 0)
+        status = pd_client_fail(error, PD_INVALID_ARGUMENT, "%s: no usable CA certificate: %s", link->ca_file,
+                                nng_strerror(rv));
     else if ((rv = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED)) != 0 ||
-             (rv = set_server_name(config, url, options->server_name)) != 0 ||
+             (rv = set_server_name(config, url, link->server_name)) != 0 ||
              (rv = nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, config)) != 0)
         status = pd_client_fail(error, PD_INTERNAL, "%s: TLS: %s", url, nng_strerror(rv));
     nng_tls_config_free(config); /* the dialer holds it from here */
     return status;
 }
 
-static pados_status start_dialer(pd_link *link, const pd_link_options *options, pados_error *error)
+static pados_status start_dialer(pd_link *link, pados_error *error)
 {
     nng_dialer dialer;
     int rv = nng_dialer_create(&dialer, link->socket, link->url);
@@ -131,7 +139,7 @@ static pados_status start_dialer(pd_link *link, const pd_link_options *options, 
             "ipc:///PATH): %s",
             link->url, nng_strerror(rv));
     if (link->tls) {
-        pados_status status = configure_tls(dialer, link->url, options, error);
+        pados_status status = configure_tls(dialer, link, error);
         if (status) return status;
     }
     /* Notices a host that went away without a word; ipc has no such option, which is fine. */
@@ -140,7 +148,26 @@ static pados_status start_dialer(pd_link *link, const pd_link_options *options, 
     if (rv)
         return pd_client_fail(error, rv == NNG_ENOMEM ? PD_RESOURCE_EXHAUSTED : PD_INVALID_ARGUMENT, "%s: %s",
                               link->url, nng_strerror(rv));
+    pthread_mutex_lock(&link->lock);
+    link->dialer = dialer;
+    link->dialed_ms = pd_client_now_ms();
+    pthread_mutex_unlock(&link->lock);
     return PD_OK;
+}
+
+/* A dialer whose peer dies while the two shake hands gives up for good, without a word: another one takes its place. With
+ * the lock held, which is let go of meanwhile. */
+static void redial(pd_link *link)
+{
+    pados_error none;
+    nng_dialer old = link->dialer;
+    link->redialing = true;
+    pthread_mutex_unlock(&link->lock);
+    nng_dialer_close(old);
+    pados_status status = start_dialer(link, &none);
+    pthread_mutex_lock(&link->lock);
+    if (status) link->dialed_ms = pd_client_now_ms(); /* it is tried again after the next wait */
+    link->redialing = false;
 }
 
 static int init_condition(pthread_cond_t *condition)
@@ -160,9 +187,12 @@ pados_status pd_link_open(const char *url, const pd_link_options *options, pd_li
     pd_link *link = calloc(1, sizeof *link);
     if (!link) return pd_client_fail(error, status, "no memory for a connection");
     link->tls = strncmp(url, "tls+tcp", 7) == 0;
-    if (!(link->url = strdup(url))) {
+    link->url = strdup(url);
+    link->ca_file = options->ca_file ? strdup(options->ca_file) : NULL;
+    link->server_name = options->server_name ? strdup(options->server_name) : NULL;
+    if (!link->url || !link->ca_file != !options->ca_file || !link->server_name != !options->server_name) {
         pd_client_fail(error, status, "no memory for a connection");
-        goto err_after_alloc;
+        goto err_after_url;
     }
     if (pthread_mutex_init(&link->lock, NULL)) {
         pd_client_fail(error, status, "no mutex for a connection");
@@ -186,7 +216,7 @@ pados_status pd_link_open(const char *url, const pd_link_options *options, pd_li
         status = pd_client_fail(error, PD_INTERNAL, "socket options: %s", nng_strerror(rv));
         goto err_after_socket;
     }
-    if ((status = start_dialer(link, options, error)) != PD_OK) goto err_after_socket;
+    if ((status = start_dialer(link, error)) != PD_OK) goto err_after_socket;
     *out = link;
     return PD_OK;
 
@@ -198,7 +228,8 @@ err_after_mutex:
     pthread_mutex_destroy(&link->lock);
 err_after_url:
     free(link->url);
-err_after_alloc:
+    free(link->ca_file);
+    free(link->server_name);
     free(link);
     return status;
 }
@@ -246,12 +277,17 @@ static void lane_give(pd_link *link, lane *one)
 
 pados_status pd_link_wait(pd_link *link, uint64_t deadline_ms, uint64_t *epoch, pados_error *error)
 {
-    struct timespec until = {.tv_sec = (time_t)(deadline_ms / 1000),
-                             .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
     pthread_mutex_lock(&link->lock);
-    int rv = 0;
-    while (!link->pipe && rv != ETIMEDOUT)
-        rv = pthread_cond_timedwait(&link->changed, &link->lock, &until);
+    for (uint64_t now; !link->pipe && (now = pd_client_now_ms()) < deadline_ms;) {
+        uint64_t wake = link->redialing ? now + REDIAL_MS : link->dialed_ms + REDIAL_MS;
+        if (wake <= now) {
+            redial(link);
+            continue;
+        }
+        if (wake > deadline_ms) wake = deadline_ms;
+        struct timespec until = {.tv_sec = (time_t)(wake / 1000), .tv_nsec = (long)(wake % 1000) * 1000000};
+        pthread_cond_timedwait(&link->changed, &link->lock, &until);
+    }
     bool up = link->pipe != 0;
     if (up && epoch) *epoch = link->epoch;
     pthread_mutex_unlock(&link->lock);
@@ -398,5 +434,7 @@ void pd_link_close(pd_link *link)
     pthread_cond_destroy(&link->changed);
     pthread_mutex_destroy(&link->lock);
     free(link->url);
+    free(link->ca_file);
+    free(link->server_name);
     free(link);
 }

@@ -7,9 +7,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "batch.h"
 #include "erase_impl.h"
 #include "log.h"
 #include "pados.pb-c.h"
+#include "publish.h"
 #include "scrub.h"
 #include "writer.h"
 
@@ -177,13 +179,23 @@ static pd_status delete_rows(void *argument, pd_error *err)
     return status;
 }
 
+/* A job that runs may have read the receipts before this one came. With the mutex held. */
+static int is_queued(const pd_catalog *catalog, const char *table)
+{
+    int queued = 0;
+    for (uint32_t i = 0; i < catalog->jobs.count; i++) {
+        const pd_job *job = catalog->jobs.at[i];
+        queued |= job->state == PD_JOB_QUEUED && job->kind == PD_JOB_ERASE && !strcmp(job->table, table);
+    }
+    return queued;
+}
+
 static void queue(pd_catalog *catalog, const char *table)
 {
     pd_error err = {0};
     pd_job *job;
     pthread_mutex_lock(&catalog->mutex);
-    if (!pd_job_pending(catalog, PD_JOB_ERASE, table, 0) &&
-        pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
+    if (!is_queued(catalog, table) && pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
         pd_log(PD_LOG_WARNING, "the erasures of \"%s\" wait: %s", table, err.message);
     pthread_mutex_unlock(&catalog->mutex);
 }
@@ -305,6 +317,7 @@ static pd_status scrub(pd_catalog *catalog, const char *table, uint64_t number, 
     pd_status status = pd_version_scrub(folder, ids, n, served ? served->version : NULL, &found, err);
     pthread_mutex_unlock(&catalog->files);
     if (served) pd_catalog_release(served);
+    if (found) pd_incoming_stage_again(catalog, table, number);
     if (status) return pd_prefix(err, "version %" PRIu64 " of \"%s\"", number, table);
     if (found)
         pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\": %u rows are scrubbed from its files", number,
@@ -415,6 +428,47 @@ void pd_erase_version(pd_catalog *catalog, const char *table, uint64_t number, c
     if (!n || scrub(catalog, table, number, ids, n, &err) == PD_OK) return;
     /* The next job tries again: every unfinished receipt looks at every version. */
     pd_log(PD_LOG_ERROR, "rows that were erased are still in files: %s", err.message);
+}
+
+/* Ids of the erasures that a read of the log meets. */
+typedef struct met {
+    uint64_t *ids;
+    uint32_t n;
+} met;
+
+static pd_status meet(void *context, const pd_record *record, pd_error *err)
+{
+    met *m = context;
+    pd_batch *batch = NULL;
+    if (record->kind != PD_BATCH_ERASE) return PD_OK;
+    pd_status status = pd_batch_of_record(record, &batch, err);
+    if (status) return status;
+    uint64_t *more = realloc(m->ids, ((size_t)m->n + batch->n) * sizeof *more);
+    if (more) {
+        memcpy(more + m->n, batch->ids, batch->n * sizeof *more);
+        m->ids = more;
+        m->n += batch->n;
+    } else {
+        status = no_memory(err);
+    }
+    pd_batch_free(batch);
+    return status;
+}
+
+static void pass_over(void *context, uint64_t sequence, const char *why)
+{
+    (void)context, (void)sequence, (void)why; /* it is told when it is to be applied */
+}
+
+pd_status pd_erase_since(pd_catalog *catalog, const char *table, uint64_t number, uint64_t sequence,
+                         pd_error *err)
+{
+    met m = {0};
+    pd_status status =
+        pd_changes_read(catalog->changes, table, sequence + 1, UINT64_MAX, meet, pass_over, &m, err);
+    if (!status && m.n) status = scrub(catalog, table, number, m.ids, m.n, err);
+    free(m.ids);
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------- start and upkeep --- */

@@ -26,6 +26,9 @@ void pd_erase_upkeep(pd_catalog *catalog);
 /* Builder: the version that was switched in may hold rows that were erased after its rows were taken: ids [n]. */
 void pd_erase_version(pd_catalog *catalog, const char *table, uint64_t number, const uint64_t *ids,
                       uint32_t n);
+/* Builder: scrubs what was built of rows that were uploaded from after that change on, before anybody loads it. */
+pd_status pd_erase_since(pd_catalog *catalog, const char *table, uint64_t number, uint64_t sequence,
+                         pd_error *err);
 
 typedef struct pd_erase_stats {
     uint64_t pending, overdue;

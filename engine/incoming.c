@@ -16,6 +16,7 @@
 
 #include "build.h"
 #include "calibrate.h"
+#include "erase.h"
 #include "log.h"
 #include "sample.h"
 
@@ -378,6 +379,7 @@ pd_status pd_job_build(pd_catalog *catalog, pd_job *job, pd_error *err)
     if (!status) status = pd_incoming_number(catalog, job, &number, err);
     if (status) goto out;
     status = build(catalog, job, push, schema, number, err);
+    if (!status) status = pd_erase_since(catalog, job->table, number, push->sequence, err);
     if (!status) status = pd_incoming_enlist(catalog, job->table, number, err);
     if (!status)
         status = pd_incoming_bring(catalog, job, number, queries.count ? &queries : NULL, &keep, err);

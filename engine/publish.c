@@ -185,8 +185,15 @@ void pd_incoming_end(pd_incoming *in)
     if (!in->drained) return;
     pd_box *box = NULL;
     pd_error err = {0};
+    pd_followed followed = {0};
     pd_catalog_wait_loose(catalog, patience(catalog));
     pd_status status = open_box(catalog, in->table, in->drained, &box, &err);
+    /* With what was changed since it was built, as a start would. Nothing is written to a table that does not serve. */
+    if (!status)
+        status =
+            pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder, 0, &followed, &err);
+    pd_followed_free(&followed);
+    if (status && box) pd_catalog_release(&box->served);
     if (!status) {
         put_back(catalog, in->table, box);
         pd_log(PD_LOG_INFO, "version %" PRIu64 " of \"%s\" serves again", in->drained, in->table);
@@ -207,13 +214,13 @@ void pd_incoming_end(pd_incoming *in)
 
 /* ---------------------------------------------------------------------------------------------------- warm --- */
 
-pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
+static pd_status warm(const pd_box *box, pd_error *err)
 {
-    const pd_version_info *info = in->box->served.info;
+    const pd_version_info *info = box->served.info;
     if (!info->shape.nlist || !info->rows) return PD_OK;
     pd_sample sample = {0};
     pd_status status =
-        pd_sample_version(in->box->served.version, WARM_ROWS, info->shape.metric, "", &sample, err);
+        pd_sample_version(box->served.version, WARM_ROWS, info->shape.metric, "", &sample, err);
     if (status || !sample.count) goto out;
     pd_query queries[WARM_ROWS];
     pd_answer answers[WARM_ROWS];
@@ -227,15 +234,20 @@ pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
                                 .min_score = -__builtin_inff()};
         answers[i] = (pd_answer){.hits = hits[i]};
     }
-    status = pd_executor_background(in->catalog->executor, in->box->served.resident, queries, sample.count,
+    status = pd_executor_background(box->catalog->executor, box->served.resident, queries, sample.count,
                                     answers, err);
     for (uint32_t i = 0; !status && i < sample.count; i++)
         if (!answers[i].count)
             status = pd_fail(err, PD_INTERNAL, "version %" PRIu64 " of \"%s\" finds nothing for its own rows",
-                             in->number, in->table);
+                             box->served.number, box->table);
 out:
     pd_sample_free(&sample);
     return status;
+}
+
+pd_status pd_incoming_warm(pd_incoming *in, pd_error *err)
+{
+    return warm(in->box, err);
 }
 
 /* -------------------------------------------------------------------------------------------------- switch --- */
@@ -252,6 +264,25 @@ void pd_incoming_stage(pd_incoming *in)
     table->staged = in->box;
     pthread_mutex_unlock(&catalog->mutex);
     in->box = NULL; /* the table's now */
+}
+
+void pd_incoming_stage_again(pd_catalog *catalog, const char *table_name, uint64_t number)
+{
+    pd_incoming in;
+    pd_error err = {0};
+    pthread_mutex_lock(&catalog->mutex);
+    const pd_table *table = pd_table_find(catalog, table_name);
+    int staged = table && table->staged && table->staged->served.number == number;
+    pthread_mutex_unlock(&catalog->mutex);
+    if (!staged) return;
+    unstage(catalog, table_name);
+    pd_status status = pd_incoming_load(catalog, table_name, number, 0, &in, &err);
+    if (!status)
+        pd_incoming_stage(&in);
+    else
+        pd_log(PD_LOG_WARNING, "version %" PRIu64 " of \"%s\" is no longer staged: %s", number, table_name,
+               err.message);
+    pd_incoming_end(&in);
 }
 
 /* The way back from number, once it serves: what serves now (but for the version that it was rebuilt from: the same rows), then what
@@ -629,6 +660,7 @@ static void restore_table(pd_catalog *catalog, pd_table *table)
         pd_error err = {0};
         pd_followed followed = {0};
         pd_status status = open_box(catalog, table->name, number, &box, &err);
+        if (!status) status = warm(box, &err);
         if (!status)
             status = pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder,
                                number != table->current, &followed, &err);

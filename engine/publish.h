@@ -29,6 +29,9 @@ pd_status pd_incoming_load(pd_catalog *catalog, const char *table, uint64_t numb
 pd_status pd_incoming_warm(pd_incoming *in, pd_error *err);
 /* It can be asked for as TABLE@NUMBER from now on, as it was built; replaces what was staged. */
 void pd_incoming_stage(pd_incoming *in);
+/* Builder: a staged version whose files were scrubbed is loaded from them again, so that memory forgets, too; where that fails it is no
+ * longer staged. */
+void pd_incoming_stage_again(pd_catalog *catalog, const char *table, uint64_t number);
 /* It serves from now on. Then removes what is kept too long; job (which may be NULL) hears of profiles that no longer fit. */
 pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err);
 /* After a failure or at the end: lets go of what is held; a version that was taken out is loaded again. */

@@ -50,14 +50,9 @@ static int train_progress(void *context, uint64_t done, uint64_t total)
 static pd_status train_on(pd_builder *b, uint64_t n, const float *sample, pd_error *err)
 {
     int spherical = b->shape.metric == PD_COSINE;
-    pd_status status;
-    if (b->device->backend->train) {
-        status =
-            b->device->backend->train(b->device, sample, n, b->dim, b->nlist, b->in->seed, b->centroids, err);
-        for (uint32_t i = 0; !status && spherical && i < b->nlist; i++)
-            pd_normalise(b->centroids + (size_t)i * b->dim, b->dim);
-        return status;
-    }
+    if (b->device->backend->train)
+        return b->device->backend->train(b->device, sample, n, b->dim, b->nlist, b->in->seed, spherical,
+                                         b->centroids, err);
     pd_train_options options = {.nlist = b->nlist,
                                 .seed = b->in->seed,
                                 .spherical = spherical,

@@ -190,7 +190,7 @@ typedef struct pd_row_writes {
     uint32_t n;
     const uint32_t *slots; /* [n], distinct: where row i goes; a row that is there is overwritten */
     const void *pages;     /* [pd_pages_for(n)][layout.page_bytes] */
-    const void *refine;    /* [pd_pages_for(n)][layout.refine_bytes]; NULL where the table has no refine rows */
+    const void *refine; /* [pd_pages_for(n)][layout.refine_bytes]; NULL where the table has no refine rows */
 } pd_row_writes;
 
 /* One column's values for some rows that are there. */
@@ -264,9 +264,10 @@ struct pd_backend {
      * centroids: [nlist][dim], rows: [n][dim], lists: [n]. */
     pd_status (*assign)(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                         const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
-    /* Optional (NULL: the host trains with FAISS). sample: [n][dim], centroids: [nlist][dim]. */
+    /* Optional (NULL: the host trains over assign, to the same bits). sample: [n][dim], n >= nlist, centroids: [nlist][dim]. spherical: they
+     * are normalised after each iteration (cosine). */
     pd_status (*train)(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
-                       uint64_t seed, float *centroids, pd_error *err);
+                       uint64_t seed, int spherical, float *centroids, pd_error *err);
 };
 
 /* ----------------------------------------------------------------------------------------------- for callers --- */

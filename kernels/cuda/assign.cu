@@ -5,14 +5,18 @@
  * the largest upper bound of each page for each row. A warp a row then measures the list of the largest bound, and those few
  * lists, in pages that still reach it, whose bounds say that they may be as near. What is no number is measured too.
  *
- * Rows come from the host in pieces of PIECE_ROWS.
+ * Rows come from the host in pieces, or are on the device already. Builds come with many blocks of rows for the same centroids: those of the
+ * last call stay prepared, and are known again by their values.
  */
 #include "build.cuh"
 #include "tile.cuh"
 
-#define PIECE_BYTES  ((size_t)64 << 20) /* of bounds */
-#define MOST_ROWS    16384u
+#define PIECE_BYTES ((size_t)64 << 20) /* of bounds */
+#ifndef MOST_ROWS                      /* the tests have fewer, so that there are several pieces */
+#define MOST_ROWS 16384u
+#endif
 #define RANGE_PAGES  64u
+#define SLICES       64u /* of centroids, for their mean */
 #define WARP_THREADS 128u
 
 /* What the kernels are given. */
@@ -74,13 +78,24 @@ static __device__ near_code encode(const float *from, const float *mean, uint32_
     return out;
 }
 
-static __global__ void take_mean(near_job job)
+/* Slice blockIdx.y of the lists. sums: [SLICES][dim] */
+static __global__ void sum_centroids(near_job job, double *sums)
 {
     uint32_t d = blockIdx.x * blockDim.x + threadIdx.x;
     if (d >= job.dim) return;
     double sum = 0;
-    for (uint32_t l = 0; l < job.nlist; l++)
+    for (uint32_t l = blockIdx.y; l < job.nlist; l += SLICES)
         sum += (double)job.centroids[(size_t)l * job.dim + d];
+    sums[(size_t)blockIdx.y * job.dim + d] = sum;
+}
+
+static __global__ void take_mean(near_job job, const double *sums)
+{
+    uint32_t d = blockIdx.x * blockDim.x + threadIdx.x;
+    if (d >= job.dim) return;
+    double sum = 0;
+    for (uint32_t i = 0; i < SLICES; i++)
+        sum += sums[(size_t)i * job.dim + d];
     job.mean[d] = (float)(sum / job.nlist);
 }
 
@@ -257,24 +272,33 @@ static __global__ void find_nearest(PD_GRID const near_job job)
 
 /* --------------------------------------------------------------------------------------------------- host --- */
 
-typedef struct assign_run {
+typedef struct pd_cuda_assigner {
+    float *known; /* [nlist][dim] the centroids, of the host */
+    double *sums; /* [SLICES][dim] */
     pd_cuda_device *device;
     pd_cuda_lane lane;
     pd_cuda_batch memory; /* for pd_take: the lane's arena */
     near_job job;
     pd_tile tile;
     uint32_t piece; /* rows */
-} assign_run;
+} pd_cuda_assigner;
 
-static pd_status take_memory(assign_run *run, pd_error *err)
+/* Rows of a piece, of n in all. */
+static uint32_t piece_of(uint32_t nlist, uint64_t n)
+{
+    size_t fit = PIECE_BYTES / (pd_pages_for(nlist) * sizeof(float));
+    uint32_t most = fit < 32 ? 32 : fit < MOST_ROWS ? (uint32_t)fit : MOST_ROWS;
+    return n < most ? (uint32_t)n : most;
+}
+
+static pd_status take_memory(pd_cuda_assigner *run, pd_error *err)
 {
     near_job *job = &run->job;
     pd_cuda_batch *m = &run->memory;
     float *centroids, *rows;
-    size_t fit = PIECE_BYTES / (job->pages * sizeof(float));
-    run->piece = fit < 32 ? 32 : fit < MOST_ROWS ? (uint32_t)fit : MOST_ROWS;
     pd_status status = pd_take(m, (size_t)job->nlist * job->dim, "centroids", &centroids, err);
     if (status == PD_OK) status = pd_take(m, job->dim, "centroids", &job->mean, err);
+    if (status == PD_OK) status = pd_take(m, (size_t)SLICES * job->dim, "centroids", &run->sums, err);
     if (status == PD_OK)
         status = pd_take(m, (size_t)job->pages * job->layout.page_bytes, "centroids", &job->coded, err);
     if (status == PD_OK) status = pd_take(m, 1, "centroids", &job->loss, err);
@@ -291,7 +315,7 @@ static pd_status take_memory(assign_run *run, pd_error *err)
     return PD_OK;
 }
 
-static pd_status open_run(assign_run *run, const float *centroids, uint32_t nlist, uint32_t dim,
+static pd_status open_run(pd_cuda_assigner *run, const float *centroids, uint32_t nlist, uint32_t dim,
                           pd_error *err)
 {
     near_job *job = &run->job;
@@ -327,7 +351,11 @@ static pd_status open_run(assign_run *run, const float *centroids, uint32_t nlis
         error = cudaMemcpyAsync(job->loss, &none, sizeof none, cudaMemcpyHostToDevice, stream);
     if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
     if (error == cudaSuccess)
-        error = PD_LAUNCH(take_mean, pd_blocks_of(dim, WARP_THREADS), WARP_THREADS, 0, stream, *job);
+        error = PD_LAUNCH(sum_centroids, dim3(pd_blocks_of(dim, WARP_THREADS), SLICES), WARP_THREADS, 0,
+                          stream, *job, run->sums);
+    if (error == cudaSuccess)
+        error =
+            PD_LAUNCH(take_mean, pd_blocks_of(dim, WARP_THREADS), WARP_THREADS, 0, stream, *job, run->sums);
     if (error == cudaSuccess)
         error =
             PD_LAUNCH(encode_centroids, pd_blocks_of((size_t)job->pages * PD_PAGE_ROWS, WARP_THREADS / 32),
@@ -335,7 +363,7 @@ static pd_status open_run(assign_run *run, const float *centroids, uint32_t nlis
     return pd_cuda_check(run->device, error, "preparing centroids", err);
 }
 
-template <int TILES> static cudaError_t launch_bounds(assign_run *run)
+template <int TILES> static cudaError_t launch_bounds(pd_cuda_assigner *run)
 {
     cudaError_t error = PD_ALLOW_SHARED((bound_pages<TILES>), run->tile.shared);
     if (error != cudaSuccess) return error;
@@ -345,7 +373,7 @@ template <int TILES> static cudaError_t launch_bounds(assign_run *run)
 }
 
 /* The lists of n rows of the piece, which are on the device or on their way there; waits for them. */
-static pd_status find_lists(assign_run *run, uint32_t n, uint32_t *lists, pd_error *err)
+static pd_status find_lists(pd_cuda_assigner *run, uint32_t n, uint32_t *lists, pd_error *err)
 {
     near_job *job = &run->job;
     size_t out = n * sizeof *lists;
@@ -368,7 +396,7 @@ static pd_status find_lists(assign_run *run, uint32_t n, uint32_t *lists, pd_err
     return status;
 }
 
-static pd_status bring_rows(assign_run *run, const float *rows, uint32_t n, pd_error *err)
+static pd_status bring_rows(pd_cuda_assigner *run, const float *rows, uint32_t n, pd_error *err)
 {
     size_t bytes = (size_t)n * run->job.dim * sizeof(float);
     pd_status status = pd_cuda_pinned_need(run->device, &run->lane.in, bytes, "rows", err);
@@ -380,41 +408,83 @@ static pd_status bring_rows(assign_run *run, const float *rows, uint32_t n, pd_e
                          "assigning rows", err);
 }
 
-/* rows: of the host, or NULL: they come from the source. */
-static pd_status assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
-                            const float *rows, const pd_cuda_source *source, uint64_t n, uint32_t *lists,
-                            pd_error *err)
+void pd_cuda_assigner_close(pd_cuda_device *device)
 {
-    assign_run run = {};
-    run.device = device;
-    run.memory.device = run.device;
-    run.memory.lane = &run.lane;
-    pd_status status = pd_cuda_enter(run.device, err);
-    if (status != PD_OK || n == 0) return status;
-    status = pd_cuda_lane_open(run.device, &run.lane, err);
-    if (status == PD_OK) status = open_run(&run, centroids, nlist, dim, err);
-    for (uint64_t done = 0; status == PD_OK && done < n; done += run.piece) {
-        uint32_t some = n - done < run.piece ? (uint32_t)(n - done) : run.piece;
-        if (rows)
-            status = bring_rows(&run, rows + done * dim, some, err);
+    pd_cuda_assigner *run = device->assigner;
+    if (!run) return;
+    pd_cuda_lane_close(&run->lane);
+    free(run->known);
+    free(run);
+    device->assigner = NULL;
+}
+
+/* Centroids made ready, unless they are those of the call before. */
+static pd_status ready_run(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                           uint64_t n, pd_error *err)
+{
+    pd_cuda_assigner *run = device->assigner;
+    size_t bytes = (size_t)nlist * dim * sizeof(float);
+    uint32_t piece = piece_of(nlist, n);
+    if (run && run->job.nlist == nlist && run->job.dim == dim && run->piece >= piece &&
+        memcmp(run->known, centroids, bytes) == 0)
+        return PD_OK;
+    if (!run) {
+        run = device->assigner = (pd_cuda_assigner *)calloc(1, sizeof *run);
+        if (!run) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory to assign rows");
+        run->device = device;
+        run->memory.device = device;
+        run->memory.lane = &run->lane;
+        pd_status status = pd_cuda_lane_open(device, &run->lane, err);
+        if (status != PD_OK) return status;
+    }
+    free(run->known);
+    run->known = (float *)malloc(bytes);
+    if (!run->known)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the centroids of %u lists", nlist);
+    memcpy(run->known, centroids, bytes);
+    run->piece = piece;
+    pd_status status = pd_cuda_arena_reset(device, &run->lane.arena, err);
+    return status == PD_OK ? open_run(run, centroids, nlist, dim, err) : status;
+}
+
+pd_status pd_cuda_assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                             const pd_cuda_rows *rows, uint32_t *lists, pd_error *err)
+{
+    pd_status status = pd_cuda_enter(device, err);
+    if (status != PD_OK || rows->n == 0) return status;
+    status = ready_run(device, centroids, nlist, dim, rows->n, err);
+    pd_cuda_assigner *run = device->assigner;
+    for (uint64_t done = 0; status == PD_OK && done < rows->n; done += run->piece) {
+        uint32_t n = rows->n - done < run->piece ? (uint32_t)(rows->n - done) : run->piece;
+        if (rows->host)
+            status = bring_rows(run, rows->host + done * dim, n, err);
         else
             status = pd_cuda_check(
-                device, source->rows(source->context, done, some, (float *)run.job.rows, run.lane.stream),
+                device, rows->make(rows->context, done, n, (float *)run->job.rows, run->lane.stream),
                 "making rows", err);
-        if (status == PD_OK) status = find_lists(&run, some, lists + done, err);
+        if (status == PD_OK) status = find_lists(run, n, lists + done, err);
+        if (status == PD_OK && rows->take)
+            status = rows->take(rows->context, run->job.rows, lists + done, n, run->lane.stream, err);
     }
-    pd_cuda_lane_close(&run.lane);
+    if (status != PD_OK) pd_cuda_assigner_close(device);
     return status;
 }
 
 pd_status pd_cuda_assign(pd_device *base, const float *centroids, uint32_t nlist, uint32_t dim,
                          const float *rows, uint64_t n, uint32_t *lists, pd_error *err)
 {
-    return assign_all((pd_cuda_device *)base, centroids, nlist, dim, rows, NULL, n, lists, err);
+    pd_cuda_rows all = {};
+    all.n = n;
+    all.host = rows;
+    return pd_cuda_assign_all((pd_cuda_device *)base, centroids, nlist, dim, &all, lists, err);
 }
 
 pd_status pd_cuda_assign_source(pd_cuda_device *device, const float *centroids, uint32_t nlist,
                                 const pd_cuda_source *source, uint32_t *lists, pd_error *err)
 {
-    return assign_all(device, centroids, nlist, source->dim, NULL, source, source->n, lists, err);
+    pd_cuda_rows all = {};
+    all.n = source->n;
+    all.make = source->rows;
+    all.context = source->context;
+    return pd_cuda_assign_all(device, centroids, nlist, source->dim, &all, lists, err);
 }

@@ -94,6 +94,7 @@ typedef struct pd_cuda_device {
      * the device's, and what comes back lies behind it there. NULL without a slab. */
     pd_cuda_pinned change_in, change_out;
     unsigned char *change_memory;
+    struct pd_cuda_assigner *assigner; /* assign.cu: the centroids of the last call; NULL: none */
 } pd_cuda_device;
 
 /* ------------------------------------------------------------------------------------------------- an index --- */
@@ -334,6 +335,22 @@ pd_status pd_cuda_exact_block(pd_exact *exact, const pd_block *block, pd_error *
 pd_status pd_cuda_exact_end(pd_exact *exact, pd_answer *answers, pd_error *err);
 pd_status pd_cuda_assign(pd_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
                          const float *rows, uint64_t n, uint32_t *lists, pd_error *err);
+
+void pd_cuda_assigner_close(pd_cuda_device *device);
+/* Rows to be assigned: of the host, or made by kernels that make enqueues. take (NULL: nobody) gets them piece by piece, in order, while
+ * they are on the device. rows: [n][dim] of the device, lists: [n] of the host */
+typedef struct pd_cuda_rows {
+    uint64_t n;
+    const float *host; /* NULL: they are made */
+    cudaError_t (*make)(void *context, uint64_t first, uint32_t n, float *rows, cudaStream_t stream);
+    pd_status (*take)(void *context, const float *rows, const uint32_t *lists, uint32_t n,
+                      cudaStream_t stream, pd_error *err);
+    void *context;
+} pd_cuda_rows;
+pd_status pd_cuda_assign_all(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
+                             const pd_cuda_rows *rows, uint32_t *lists, pd_error *err);
+pd_status pd_cuda_train(pd_device *device, const float *sample, uint64_t n, uint32_t dim, uint32_t nlist,
+                        uint64_t seed, int spherical, float *centroids, pd_error *err);
 
 extern "C" const pd_backend pd_backend_cuda;
 

@@ -258,6 +258,7 @@ void pd_cuda_close(pd_device *base)
         pd_cuda_lane_close(&device->lanes[i]);
     pd_cuda_lane_close(&device->gather);
     pd_cuda_lane_close(&device->side);
+    pd_cuda_assigner_close(device);
     pd_cuda_pinned_free(&device->change_in);
     pd_cuda_pinned_free(&device->change_out);
     if (device->change_memory) cudaFree(device->change_memory);

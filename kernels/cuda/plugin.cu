@@ -25,7 +25,7 @@ const pd_backend pd_backend_cuda = {
     pd_cuda_exact_block,
     pd_cuda_exact_end,
     pd_cuda_assign,
-    NULL, /* train: ingest's own k-means, whose steps are assign */
+    pd_cuda_train,
 };
 
 extern const __attribute__((visibility("default"))) pd_plugin pd_plugin_cuda;

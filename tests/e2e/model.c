@@ -104,6 +104,31 @@ uint64_t model_before(const model *m)
     return m->nbefore ? m->before[0] : 0;
 }
 
+/* What is pushed goes on from the counters of the rows that it replaces. */
+static void carry_heat(model *m, const model_version *next)
+{
+    const model_version *now = model_serving(m);
+    for (uint32_t id = 0; now && next && !next->parent && id < MODEL_IDS; id++) {
+        const model_row *from = &now->rows[id];
+        if (!from->there || from->heat == 0 || !next->pushed[id]) continue;
+        for (uint32_t i = 0; i < m->count; i++) {
+            model_row *own = &m->versions[i]->rows[id];
+            bool sure = next->pushed[id] == MODEL_PUSHED || own->heat == from->heat;
+            own->heat = sure ? from->heat : NAN;
+            own->heat_at = from->heat_at;
+        }
+    }
+}
+
+void model_doubt_heat(model *m)
+{
+    const model_version *now = model_serving(m);
+    for (uint32_t i = 0; i < m->count; i++)
+        for (uint32_t id = 0; id < MODEL_IDS; id++)
+            if (m->versions[i] != now && m->versions[i]->rows[id].heat != now->rows[id].heat)
+                m->versions[i]->rows[id].heat = NAN;
+}
+
 void model_serve(model *m, uint64_t number, bool back)
 {
     uint64_t way[MODEL_VERSIONS + 1];
@@ -116,6 +141,7 @@ void model_serve(model *m, uint64_t number, bool back)
         m->serving = number;
         return;
     }
+    carry_heat(m, model_find(m, number));
     if (m->serving) way[n++] = m->serving;
     for (uint32_t i = 0; i < m->nbefore; i++)
         if (m->before[i] != number && n < MODEL_VERSIONS) way[n++] = m->before[i];
@@ -154,6 +180,13 @@ void model_delete(model *m, uint64_t id)
 {
     for (uint32_t i = 0; i < m->count; i++)
         m->versions[i]->rows[id] = (model_row){0};
+}
+
+void model_erase(model *m, uint64_t id)
+{
+    model_delete(m, id);
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->versions[i]->pushed[id]) m->versions[i]->pushed[id] = MODEL_DOUBTED;
 }
 
 void model_count(model *m, uint64_t id, double weight)
@@ -332,7 +365,7 @@ static bool same_number(float a, float b)
 static bool same_heat(double seen, const model_row *row)
 {
     double want = heat_now(row, model_now());
-    return fabs(seen - want) <= 0.01 + 0.05 * want;
+    return isnan(want) || fabs(seen - want) <= 0.01 + 0.05 * want;
 }
 
 static const char *differs(const seen_row *seen, const model_row *row, const float *query, bool exact,

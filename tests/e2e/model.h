@@ -20,6 +20,8 @@ enum {
     MODEL_TEXT = 96,
 };
 
+enum { MODEL_ABSENT, MODEL_PUSHED, MODEL_DOUBTED };
+
 #define MODEL_HALF_LIFE_HOURS 1.0
 
 typedef struct model_row {
@@ -29,11 +31,13 @@ typedef struct model_row {
     uint8_t dept;
     uint32_t zones;       /* a mask */
     uint64_t brand;       /* 0: unknown */
-    double heat, heat_at; /* its worth at a moment, seconds */
+    double heat, heat_at; /* its worth at a moment, seconds; NaN: not known */
 } model_row;
 
 typedef struct model_version {
     uint64_t number, parent; /* parent: what it was rebuilt from; 0 */
+    /* Is in its files, whose rows take over counters; MODEL_DOUBTED: was erased, and may have been scrubbed from them by now. */
+    uint8_t pushed[MODEL_IDS];
     model_row rows[MODEL_IDS];
 } model_version;
 
@@ -66,6 +70,8 @@ model_version *model_begin(model *m);
 void model_forget(model *m, uint64_t number);
 void model_free(model *m);
 
+/* A switch under way was killed: counters may have been taken over, or not. */
+void model_doubt_heat(model *m);
 /* number serves from now on, and what served before is the nearest on the way back. back: a rollback to it. */
 void model_serve(model *m, uint64_t number, bool back);
 /* What a rollback goes to; 0: nowhere. */
@@ -76,6 +82,7 @@ void model_rebuilt(model *m, uint64_t number);
 /* Changes, of every version. */
 void model_upsert(model *m, uint64_t id, const model_row *row); /* its heat stays */
 void model_delete(model *m, uint64_t id);
+void model_erase(model *m, uint64_t id);
 void model_count(model *m, uint64_t id, double weight); /* as the serving version counts */
 
 const char *model_dept(uint8_t dept); /* "" unknown */

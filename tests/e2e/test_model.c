@@ -12,6 +12,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +24,9 @@ typedef struct world {
     model m;
     uint64_t seed, sequence;
     uint32_t step, crashes, versions, notes;
+    uint32_t kill_us; /* 0: the thread that kills ends */
+    sem_t kill, killed;
+    pthread_t killer;
     char last[16][160]; /* what was done, for who has to read a failure */
 } world;
 
@@ -98,7 +102,7 @@ static void told(world *w, const pados_written *written, const char *what, uint3
 {
     char why[300];
     if (written->changed == changed && written->fresh == fresh && written->missing == missing &&
-        written->durable && !written->repeated && written->sequence >= w->sequence) {
+        (written->durable || !changed) && !written->repeated && written->sequence >= w->sequence) {
         w->sequence = written->sequence;
         return;
     }
@@ -254,7 +258,7 @@ static void erase(world *w)
     pados_erasures_free(receipts);
     watch(w, "erase", ids, n);
     for (uint32_t i = 0; i < n; i++)
-        model_delete(&w->m, ids[i]);
+        model_erase(&w->m, ids[i]);
 }
 
 static void change(world *w)
@@ -431,6 +435,8 @@ static pados_status part_read(void *context, void *data, size_t max, size_t *got
     if (p->first && !p->v) { /* the push has begun */
         p->v = model_begin(&p->w->m);
         memcpy(p->v->rows, p->rows->rows, sizeof p->v->rows);
+        for (uint32_t id = 0; id < MODEL_IDS; id++)
+            p->v->pushed[id] = p->v->rows[id].there ? MODEL_PUSHED : MODEL_ABSENT;
         for (uint32_t i = 0; i < p->changes; i++) {
             p->w->step++;
             change(p->w);
@@ -457,20 +463,25 @@ static pados_source part(pushing *p, const void *bytes, size_t length)
     return (pados_source){.read = part_read, .seek = part_seek, .context = p, .bytes = length};
 }
 
-/* A thread that kills the server in a while and starts it again. */
-typedef struct killing {
-    world *w;
-    uint32_t us;
-    pthread_t thread;
-} killing;
-
-static void *kill_and_start(void *argument)
+/* A thread that kills the server in a while and starts it again; servers end with the thread that started them. */
+static void *keep_killing(void *argument)
 {
-    killing *k = argument;
-    usleep(k->us);
-    server_kill(&k->w->host);
-    server_start(&k->w->host, sets);
-    return NULL;
+    world *w = argument;
+    for (;;) {
+        sem_wait(&w->kill);
+        if (!w->kill_us) return NULL;
+        usleep(w->kill_us);
+        server_kill(&w->host);
+        server_start(&w->host, sets);
+        sem_post(&w->killed);
+    }
+}
+
+static void kill_soon(world *w)
+{
+    w->kill_us = 1000 + model_below(&w->seed, 60000);
+    w->crashes++;
+    sem_post(&w->kill);
 }
 
 static void push(world *w, bool stage_only, bool crash)
@@ -492,7 +503,6 @@ static void push(world *w, bool stage_only, bool crash)
         at += sprintf(at, "%llu,%s,%s,%s,%s\n", (unsigned long long)id, model_dept(row->dept),
                       isnan(row->price) ? "" : price, model_zones(row->zones, text), row->brand ? brand : "");
     }
-    killing k = {.w = w, .us = 1000 + model_below(&w->seed, 60000)};
     pushing v = {.w = w,
                  .first = true,
                  .rows = fresh,
@@ -511,12 +521,11 @@ static void push(world *w, bool stage_only, bool crash)
     pados_error error;
     note(w, "push %u rows%s%s, %u changes meanwhile", n, stage_only ? ", staged" : "",
          crash ? ", killed in it" : "", v.changes);
-    if (crash) pthread_create(&k.thread, NULL, kill_and_start, &k);
+    if (crash) kill_soon(w);
     pados_status status = pados_push_run(w->client, &ask, &number, &error);
     if (crash) {
-        pthread_join(k.thread, NULL);
-        w->crashes++;
-        note(w, "killed after %u us of a push: %s", k.us, status ? error.message : "done");
+        sem_wait(&w->killed);
+        note(w, "killed after %u us of a push: %s", w->kill_us, status ? error.message : "done");
     } else {
         expect(w, status, &error, "push");
     }
@@ -525,6 +534,7 @@ static void push(world *w, bool stage_only, bool crash)
         v.v->number = number;
         if (!stage_only) model_serve(&w->m, number, false);
     }
+    if (crash) model_doubt_heat(&w->m);
     if (w->m.count && (!v.v || w->m.count > 1 || v.v->number)) compare_versions(w, status ? v.v : NULL);
     free(fresh);
     free(vectors);
@@ -533,16 +543,14 @@ static void push(world *w, bool stage_only, bool crash)
 
 static void rebuild(world *w, bool crash)
 {
-    killing k = {.w = w, .us = 1000 + model_below(&w->seed, 60000)};
     uint64_t number = 0, before = w->m.serving;
     pados_error error;
     note(w, "rebuild%s", crash ? ", killed in it" : "");
-    if (crash) pthread_create(&k.thread, NULL, kill_and_start, &k);
+    if (crash) kill_soon(w);
     pados_status status = pados_rebuild(w->client, TABLE, NULL, NULL, &number, &error);
     if (crash) {
-        pthread_join(k.thread, NULL);
-        w->crashes++;
-        note(w, "killed after %u us of a rebuild: %s", k.us, status ? error.message : "done");
+        sem_wait(&w->killed);
+        note(w, "killed after %u us of a rebuild: %s", w->kill_us, status ? error.message : "done");
         Pados__V1__Reply *reply = ask_table(w);
         number = reply->table->info->serving;
         pados_reply_free(reply);
@@ -670,11 +678,14 @@ static void test_a_random_life_is_what_the_model_says(void **state)
 {
     (void)state;
     static world w;
-    uint64_t seed = number_of("PADOS_SEED", (uint64_t)time(NULL)), steps = number_of("PADOS_STEPS", 500);
+    uint64_t seed = number_of("PADOS_SEED", (uint64_t)time(NULL)), steps = number_of("PADOS_STEPS", 300);
     print_message("PADOS_SEED=%llu PADOS_STEPS=%llu\n", (unsigned long long)seed, (unsigned long long)steps);
     w = (world){.seed = seed};
     server_start(&w.host, sets);
     w.client = server_client(&w.host);
+    sem_init(&w.kill, 0, 0);
+    sem_init(&w.killed, 0, 0);
+    assert_int_equal(pthread_create(&w.killer, NULL, keep_killing, &w), 0);
     push(&w, false, false);
     for (w.step = 1; w.step <= steps; w.step++)
         step(&w);
@@ -688,6 +699,9 @@ static void test_a_random_life_is_what_the_model_says(void **state)
     pados_close(w.client);
     assert_int_equal(server_stop(&w.host), 0);
     server_remove(&w.host);
+    w.kill_us = 0;
+    sem_post(&w.kill);
+    pthread_join(w.killer, NULL);
     model_free(&w.m);
 }
 

@@ -583,6 +583,71 @@ static void test_stopping_cancels_background_work(void **state)
     pd_executor_close(executor);
 }
 
+/* Work of other threads between two slices. */
+typedef struct called {
+    pthread_t thread;
+    int number;
+    pd_status answer, status;
+    pd_error err;
+} called;
+
+static struct {
+    atomic_int running, count;
+    int order[8];
+} calls;
+
+static pd_status work(void *argument, pd_error *err)
+{
+    called *c = argument;
+    assert_int_equal(atomic_fetch_add(&calls.running, 1), 0); /* one at a time, and none during a search */
+    assert_int_equal(lab.inside, 0);
+    calls.order[atomic_fetch_add(&calls.count, 1)] = c->number;
+    atomic_fetch_sub(&calls.running, 1);
+    return c->answer ? pd_fail(err, c->answer, "call %d says so", c->number) : PD_OK;
+}
+
+static void *call(void *argument)
+{
+    called *c = argument;
+    c->status = pd_executor_call(executor, work, c, &c->err);
+    return NULL;
+}
+
+static void test_calls_run_between_slices_one_at_a_time_and_say_what_they_say(void **state)
+{
+    (void)state;
+    static called all[4];
+    open_with(1000, 64, 1000);
+    memset(&calls, 0, sizeof calls);
+    hold(); /* a search is inside */
+    for (int i = 0; i < 4; i++) {
+        all[i] = (called){.number = i, .answer = i == 2 ? PD_NOT_FOUND : PD_OK};
+        assert_int_equal(pthread_create(&all[i].thread, NULL, call, &all[i]), 0);
+    }
+    spin(20000000);
+    assert_int_equal(atomic_load(&calls.count), 0);
+    gate(0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(all[i].thread, NULL);
+    assert_int_equal(atomic_load(&calls.count), 4);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(all[i].status, i == 2 ? PD_NOT_FOUND : PD_OK);
+    assert_string_equal(all[2].err.message, "call 2 says so");
+    /* A call that loses the device loses it for everybody. */
+    all[0] = (called){.answer = PD_UNAVAILABLE};
+    call(&all[0]);
+    assert_int_equal(all[0].status, PD_UNAVAILABLE);
+    int before = atomic_load(&calls.count);
+    all[1] = (called){.number = 1};
+    call(&all[1]);
+    assert_int_equal(all[1].status, PD_UNAVAILABLE);
+    assert_int_equal(atomic_load(&calls.count), before);
+    pd_executor_stop(executor);
+    call(&all[1]);
+    assert_int_equal(all[1].status, PD_CANCELLED);
+    pd_executor_close(executor);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -601,6 +666,7 @@ int main(void)
         cmocka_unit_test(test_a_lost_device_is_said_to_everybody),
         cmocka_unit_test(test_background_work_gets_its_slice_in_twenty_and_no_more),
         cmocka_unit_test(test_stopping_cancels_background_work),
+        cmocka_unit_test(test_calls_run_between_slices_one_at_a_time_and_say_what_they_say),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,7 +125,7 @@ if [ -z "$quick" ]; then
     scale scale-100M 240 48000 100000000x96 65536 --columns 4 --truth 200
     refine=none
     [ "$memory" -lt 132000 ] || refine=f16 # 394 bytes a row
-    scale scale-300M 200 60000 300000000x128 65536 --columns 4 --refine "$refine" --truth 50 --steps 3
+    scale scale-300M 200 60000 300000000x128 65536 --columns 4 --refine "$refine" --truth 50
 fi
 
 cat "$figures"

@@ -1,6 +1,6 @@
 /* pados-gpu-scale: a table of any size made, built and searched on the device, with no file and no row of it on the host.
  *
- *     pados-gpu-scale ROWSxDIM NLIST [--columns N] [--refine none|f16|f32] [--truth QUERIES] [--steps N] [--json FILE]
+ *     pados-gpu-scale ROWSxDIM NLIST [--columns N] [--refine none|f16|f32] [--truth QUERIES] [--json FILE]
  *
  * Rows are those of pados-bench --generate (bench/law.h); k-means over the first of them, the lists of all, and their pages are
  * made on the device. Recall is measured against exact search there, over all rows. Beside every time stands its floor: the bytes that
@@ -26,7 +26,7 @@
 
 typedef struct options {
     uint64_t rows;
-    uint32_t dim, nlist, columns, truth, steps;
+    uint32_t dim, nlist, columns, truth;
     pd_refine refine;
     FILE *json;
 } options;
@@ -127,26 +127,6 @@ static float *read_rows(table *t, uint64_t n)
 
 /* ------------------------------------------------------------------------------------------------ building --- */
 
-/* Centroids become the means of the rows that they are nearest to; those of none stay. */
-static void take_means(const float *rows, const uint32_t *lists, uint64_t n, uint32_t dim, uint32_t nlist,
-                       float *centroids)
-{
-    double *sums = (double *)memory_of((size_t)nlist * dim * sizeof *sums);
-    uint32_t *counts = (uint32_t *)memory_of(nlist * sizeof *counts);
-    for (uint64_t i = 0; i < n; i++) {
-        double *sum = sums + (size_t)lists[i] * dim;
-        const float *row = rows + i * dim;
-        for (uint32_t d = 0; d < dim; d++)
-            sum[d] += (double)row[d];
-        counts[lists[i]]++;
-    }
-    for (uint32_t l = 0; l < nlist; l++)
-        for (uint32_t d = 0; counts[l] && d < dim; d++)
-            centroids[(size_t)l * dim + d] = (float)(sums[(size_t)l * dim + d] / counts[l]);
-    free(sums);
-    free(counts);
-}
-
 /* Lists are numbered group by group (decision 11). */
 static void group_lists(table *t)
 {
@@ -155,12 +135,8 @@ static void group_lists(table *t)
     float *sorted = (float *)memory_of((size_t)nlist * dim * sizeof *sorted);
     uint32_t *of = (uint32_t *)memory_of(nlist * sizeof *of), used = 0;
     pd_error err;
-    for (uint32_t g = 0; g < n; g++)
-        memcpy(groups + (size_t)g * dim, t->centroids + (size_t)g * nlist / n * dim, dim * sizeof *groups);
-    for (uint32_t step = 0; step <= t->o->steps; step++) {
-        must(pd_cuda_assign(&t->device->base, groups, n, dim, t->centroids, nlist, of, &err), &err);
-        if (step < t->o->steps) take_means(t->centroids, of, nlist, dim, n, groups);
-    }
+    must(pd_cuda_train(&t->device->base, t->centroids, nlist, dim, n, 1, 0, groups, &err), &err);
+    must(pd_cuda_assign(&t->device->base, groups, n, dim, t->centroids, nlist, of, &err), &err);
     t->first = (uint32_t *)memory_of(((size_t)n + 1) * sizeof *t->first);
     for (uint32_t g = 0; g < n; g++) {
         for (uint32_t l = 0; l < nlist; l++)
@@ -181,20 +157,10 @@ static void train(table *t)
     double since = now();
     pd_error err;
     float *sample = read_rows(t, n);
-    uint32_t *lists = (uint32_t *)memory_of(n * sizeof *lists);
-    pd_cuda_source source = t->law.source;
-    source.n = n;
     t->centroids = (float *)memory_of((size_t)o->nlist * o->dim * sizeof *t->centroids);
-    for (uint32_t l = 0; l < o->nlist; l++)
-        memcpy(t->centroids + (size_t)l * o->dim, sample + (size_t)l * n / o->nlist * o->dim,
-               o->dim * sizeof *sample);
-    for (uint32_t step = 0; step < o->steps; step++) {
-        must(pd_cuda_assign_source(t->device, t->centroids, o->nlist, &source, lists, &err), &err);
-        take_means(sample, lists, n, o->dim, o->nlist, t->centroids);
-    }
+    must(pd_cuda_train(&t->device->base, sample, n, o->dim, o->nlist, 1, 0, t->centroids, &err), &err);
     if (o->nlist >= GROUPS_FROM) group_lists(t);
     free(sample);
-    free(lists);
     took("training", since, 0);
 }
 
@@ -421,7 +387,7 @@ static int usage()
 {
     fprintf(stderr,
             "usage: pados-gpu-scale ROWSxDIM NLIST [--columns N] [--refine none|f16|f32] [--truth QUERIES] "
-            "[--steps N] [--json FILE]\n");
+            "[--json FILE]\n");
     return 2;
 }
 
@@ -430,7 +396,6 @@ static int parse(int argc, char **argv, options *o)
     char *end;
     memset(o, 0, sizeof *o);
     o->truth = 500;
-    o->steps = 6;
     o->refine = PD_REFINE_F16;
     if (argc < 3) return 0;
     o->rows = strtoull(argv[1], &end, 10);
@@ -444,8 +409,6 @@ static int parse(int argc, char **argv, options *o)
             o->columns = (uint32_t)strtoul(value, NULL, 10);
         else if (!strcmp(argv[i], "--truth"))
             o->truth = (uint32_t)strtoul(value, NULL, 10);
-        else if (!strcmp(argv[i], "--steps"))
-            o->steps = (uint32_t)strtoul(value, NULL, 10);
         else if (!strcmp(argv[i], "--refine"))
             o->refine = !strcmp(value, "none")  ? PD_REFINE_NONE
                         : !strcmp(value, "f32") ? PD_REFINE_F32

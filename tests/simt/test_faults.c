@@ -77,6 +77,19 @@ static pd_status change(life *l)
     return status;
 }
 
+/* Rows find their lists, twice from the same centroids and once from others. */
+static pd_status assign(life *l)
+{
+    uint32_t lists[40];
+    pd_status status = PD_OK;
+    for (uint32_t i = 0; status == PD_OK && i < 3; i++)
+        status = pd_device_assign(l->device, i < 2 ? small->centroids : small->rows, small->nlist, 17,
+                                  small->rows, 40, lists, &l->err);
+    for (uint32_t i = 0; status == PD_OK && i < small->nlist; i++)
+        assert_true(memcmp(small->rows + lists[i] * 17, small->rows + i * 17, 17 * sizeof(float)) == 0);
+    return status;
+}
+
 static pd_status live(life *l)
 {
     pd_device_options options = {.memory = SLAB, .isa = "row"};
@@ -85,6 +98,7 @@ static pd_status live(life *l)
     if (status == PD_OK) status = gather(l);
     if (status == PD_OK) status = rewrite(l);
     if (status == PD_OK) status = change(l);
+    if (status == PD_OK) status = assign(l);
     if (status == PD_OK) status = search(l);
     return status;
 }

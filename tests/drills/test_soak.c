@@ -1,0 +1,71 @@
+/* Mixed load for a while: nothing goes wrong and memory stays flat.
+ *
+ *     PADOS_SEED=n PADOS_SECONDS=n
+ */
+#include "drills.h"
+
+static void test_memory_stays_flat_under_mixed_load(void **state)
+{
+    (void)state;
+    static load_client clients[LOAD_CLIENTS];
+    static load_pushes pushes;
+    static server host;
+    atomic_bool stop = false;
+    uint64_t seed = seed_of_run(), warm = 0, most = 0, last = 0;
+    uint32_t seconds = (uint32_t)number_of("PADOS_SECONDS", 15), writes = 0, searches = 0;
+    char why[300];
+    pados_error error;
+    server_start(&host, load_sets);
+    for (uint32_t c = 0; c < LOAD_CLIENTS; c++)
+        load_open(&clients[c], &host, c, seed, 20000, NULL);
+    load_fill(clients);
+    pados_options patient = {.timeout_ms = 20000};
+    pushes = (load_pushes){.host = &host};
+    must(pados_open(host.url, &patient, &pushes.client, &error), error);
+    if (!load_push(&pushes, 1, false)) fail_msg("%s", pushes.wrong);
+    for (uint32_t c = 0; c < LOAD_CLIENTS; c++)
+        load_start(&clients[c], &stop);
+    load_push_start(&pushes, &stop);
+    for (uint32_t ms = 0; ms < seconds * 1000; ms += 250) {
+        wait_ms(250);
+        last = server_resident(&host);
+        if (ms < seconds * 400)
+            warm = last > warm ? last : warm;
+        else
+            most = last > most ? last : most;
+    }
+    atomic_store(&stop, true);
+    pthread_join(pushes.thread, NULL);
+    for (uint32_t c = 0; c < LOAD_CLIENTS; c++) {
+        pthread_join(clients[c].thread, NULL);
+        if (clients[c].refused) fail_msg("client %u: refused: %s", c, clients[c].last_message);
+        if (clients[c].wrong[0]) fail_msg("client %u: %s", c, clients[c].wrong);
+        if (clients[c].unknown) fail_msg("client %u: a write was not answered", c);
+        writes += clients[c].acknowledged;
+        searches += clients[c].searches;
+    }
+    if (pushes.wrong[0]) fail_msg("%s", pushes.wrong);
+    if (!load_check(clients, LOAD_CLIENTS, clients[0].client, UINT64_MAX, why) ||
+        !load_check_pushes(&pushes, clients[0].client, UINT64_MAX, why))
+        fail_msg("%s", why);
+    print_message(
+        "%u s: %u writes, %u searches, %u pushes, %u rebuilds; resident at most %.1f MiB in the first "
+        "two fifths, %.1f MiB after, %.1f MiB at the end\n",
+        seconds, writes, searches, pushes.count, pushes.rebuilds, (double)warm / (1 << 20),
+        (double)most / (1 << 20), (double)last / (1 << 20));
+#if !defined(__SANITIZE_ADDRESS__) &&                                                                        \
+    !defined(__SANITIZE_THREAD__) /* which keep memory for reasons of their own */
+    if (most > warm + warm / 10) fail_msg("memory grows");
+#endif
+    for (uint32_t c = 0; c < LOAD_CLIENTS; c++)
+        load_close(&clients[c]);
+    pados_close(pushes.client);
+    assert_int_equal(server_stop(&host), 0);
+    server_remove(&host);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_stays_flat_under_mixed_load)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
