@@ -390,7 +390,7 @@ static void run_errands(pd_writer *writer)
         e->status = e->fn(e->argument, e->err);
         pthread_mutex_lock(&writer->lock);
         e->over = 1;
-        writer->held.look_at = 0; /* it may have been a switch */
+        writer->held.look_at = 1; /* at once: it may have been a switch. 0 would be never */
         pthread_cond_broadcast(&writer->ran);
     }
 }
