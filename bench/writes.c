@@ -246,9 +246,8 @@ static double search_for(bench *b, const char *setting, uint32_t clients, double
     else
         writes_sleep_until(writes_now() + b->o.seconds);
     writes_searchers_stop(&s);
+    fill(b, &r, &s.times, (double)s.requests * WRITES_QUERIES, s.seconds, &before);
     if (beside) writes_writers_stop(beside);
-    double queries = (double)s.requests * WRITES_QUERIES;
-    fill(b, &r, &s.times, queries, s.seconds, &before);
     r.recall = recall;
     r.errors = s.errors;
     tell(b, "searches", s.first_error);
