@@ -76,7 +76,7 @@ typedef struct bench_data {
 
 /* Reads or generates base and queries; splits off the calibration queries. */
 pd_status bench_data_open(const bench_options *options, bench_data *data, pd_error *err);
-/* Fills rows, queries and calibration queries by the law of generate.c, before any normalisation. */
+/* Fills rows, queries and calibration queries by the law of law.h, before any normalisation. */
 pd_status bench_generate(const bench_options *options, bench_data *data, pd_error *err);
 /* The truth file's first nqueries rows, where one is given. */
 pd_status bench_truth_read(const bench_options *options, bench_data *data, pd_error *err);

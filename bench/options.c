@@ -16,7 +16,7 @@ static const char help[] =
     "                                    the memory that such a table takes, and the rows that cards hold\n"
     "\n"
     "data     --base FILE --query FILE   .npy .fbin .u8bin .i8bin .fvecs .bvecs, HDF5 (FILE#train), FAISS\n"
-    "         --generate ROWSxDIM[:SEED] synthetic rows and queries instead (generate.c has their law)\n"
+    "         --generate ROWSxDIM[:SEED] synthetic rows and queries instead (law.h has their law)\n"
     "         --truth FILE               exact neighbours (.ivecs .ibin .npy HDF5#neighbors); computed where "
     "absent\n"
     "         --ids FILE                 row ids, where attributes name them (default: 0, 1, 2, ...)\n"

@@ -111,7 +111,7 @@ static void read_changes(pd_conf *conf, pd_config *c)
         mib = pd_conf_float(conf, group, "max_mib", CHANGES_MIB, 1, 64.0 * MIB);
     }
     c->changes_bytes = (uint64_t)(mib * MIB);
-    c->spare_percent = read_u32(conf, "spare_percent", 10, 0, 1000);
+    c->spare_percent = read_u32(conf, "spare_percent", 25, 0, 1000);
     c->rebuild_percent = read_u32(conf, "rebuild_percent", 20, 0, 1000);
     c->writer_threads = read_u32(conf, "writer_threads", 1, 1, 1024);
     c->erase_ms = (uint64_t)(pd_conf_float(conf, root, "erase_hours", 72, 0, 87600) * 3600e3);

@@ -107,6 +107,7 @@ static void tell_changes(gauges *g, pd_catalog *catalog)
     if (!catalog->writer) return;
     pd_writer_stats_of(catalog->writer, &writer);
     add(g, "pados_writes_waiting", writer.waiting);
+    add(g, "pados_writes_held", writer.held);
     add(g, "pados_write_groups", (double)writer.groups);
     add(g, "pados_write_batches", (double)writer.batches);
     add(g, "pados_writes_refused", (double)writer.refused);

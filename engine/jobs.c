@@ -14,8 +14,8 @@
 #include "log.h"
 #include "upkeep.h"
 
-#define TICK_MS     1000u /* how often an idle builder looks after the tables */
-#define EXPIRE_EACH 60u   /* ticks: how often it looks for uploads that nobody continues */
+#define TICK_MS     1000u /* how often the builder looks after the tables, between two jobs */
+#define EXPIRE_EACH 60u   /* rounds: how often it looks for uploads that nobody continues */
 
 /* From the kernel's linux/ioprio.h, which not every system has. */
 #define IOPRIO_WHO_PROCESS 1
@@ -117,29 +117,41 @@ static void be_idle(void)
 #endif
 }
 
-/* The next job, marked as running; NULL: the catalog closes. */
-static pd_job *take_job(pd_catalog *catalog)
+/* When the tables are looked after next. It is kept across waits and jobs: whoever lets go of a table wakes the builder, so that a table
+ * that is used all the time never lets it sleep a tick through. */
+typedef struct rounds {
+    uint64_t due_ns;
+    uint32_t done;
+} rounds;
+
+static void look_after(pd_catalog *catalog, rounds *r)
 {
-    for (uint32_t tick = 0;;) {
+    if (pd_now_ns() < r->due_ns) return;
+    pd_upkeep(catalog);
+    if (++r->done % EXPIRE_EACH == 0) pd_push_expire(catalog);
+    r->due_ns = pd_now_ns() + TICK_MS * 1000000ull;
+}
+
+/* The next job, marked as running; NULL: the catalog closes. */
+static pd_job *take_job(pd_catalog *catalog, rounds *r)
+{
+    for (;;) {
         pd_catalog_bury(catalog);
+        look_after(catalog, r);
         pd_job *job = NULL;
-        struct timespec until = pd_clock_in(TICK_MS);
+        struct timespec until = pd_clock_at(r->due_ns);
         pthread_mutex_lock(&catalog->mutex);
         int stop = atomic_load(&catalog->stopping);
         for (uint32_t i = 0; !stop && !job && i < catalog->jobs.count; i++)
             if (catalog->jobs.at[i]->state == PD_JOB_QUEUED) job = catalog->jobs.at[i];
-        int late = 0;
         if (job) {
             job->state = PD_JOB_RUNNING;
             job->started_ms = pd_now_ms();
         } else if (!stop && !catalog->dead) {
-            late = pthread_cond_timedwait(&catalog->changed, &catalog->mutex, &until) == ETIMEDOUT;
+            pthread_cond_timedwait(&catalog->changed, &catalog->mutex, &until);
         }
         pthread_mutex_unlock(&catalog->mutex);
         if (job || stop) return job;
-        if (!late) continue;
-        pd_upkeep(catalog);
-        if (++tick % EXPIRE_EACH == 0) pd_push_expire(catalog);
     }
 }
 
@@ -170,7 +182,8 @@ static void *builder(void *argument)
     pd_catalog *catalog = argument;
     be_idle();
     pd_job *job;
-    while ((job = take_job(catalog)) != NULL) {
+    rounds r = {.due_ns = pd_now_ns() + TICK_MS * 1000000ull};
+    while ((job = take_job(catalog, &r)) != NULL) {
         pd_error err = {0};
         pd_status status;
         if (atomic_load(&job->cancel))

@@ -19,6 +19,9 @@
 
 #define LOOSE_MS                                                                                             \
     10000u /* how long memory that is being let go of is waited for, besides the longest deadline */
+#define CATCH_UPS   8   /* before a switch */
+#define FEW_LEFT    4u  /* changes that a switch may find to be done */
+#define WIDER       3   /* times that a version is loaded again for more pages */
 #define LEAST_SPARE 64u /* pages, so that small tables can grow at all */
 #define WARM_ROWS   32u
 #define WARM_LISTS                                                                                           \
@@ -402,8 +405,9 @@ static pd_status switch_now(void *argument, pd_error *err)
     switching *s = argument;
     pd_incoming *in = s->in;
     pd_catalog *catalog = in->catalog;
-    pd_status status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
-                                 &in->followed, err);
+    /* Not the builder's device, whose threads have what others leave of the processors. */
+    pd_status status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes),
+                                 pd_writer_device(catalog->writer), 0, &in->followed, err);
     uint64_t before_it[PD_WAY_BACK];
     if (status) return status;
     pthread_mutex_lock(&catalog->mutex);
@@ -452,19 +456,52 @@ static void drop_parent(pd_catalog *catalog, const char *table_name, uint64_t nu
                err.message);
 }
 
+/* What was changed since its rows were taken: over and over, while each time leaves less to do, so that writes wait for a few batches
+ * alone. */
+static pd_status catch_up(pd_incoming *in, pd_error *err)
+{
+    pd_catalog *catalog = in->catalog;
+    pd_status status = pd_carry_counters(in, err);
+    for (int i = 0; !status && i < CATCH_UPS; i++) {
+        uint64_t last = pd_changes_last(catalog->changes);
+        if (i && last <= in->box->followed + FEW_LEFT) break;
+        status = pd_follow(catalog, in->box, last, catalog->builder, 0, &in->followed, err);
+    }
+    return status;
+}
+
+/* More was changed meanwhile than it has pages for: it is loaded again, with as many as that takes. */
+static pd_status load_wider(pd_incoming *in, pd_error *err)
+{
+    pd_box *wider = NULL;
+    if (in->drained)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "its pages do not hold what was changed meanwhile");
+    pd_catalog_release(&in->box->served);
+    in->box = NULL;
+    pd_catalog_bury(in->catalog);
+    pd_status status = open_box(in->catalog, in->table, in->number, &wider, err);
+    if (status) return status;
+    in->box = wider;
+    pd_followed_free(&in->followed);
+    in->followed = (pd_followed){0};
+    return PD_OK;
+}
+
 pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
 {
     pd_catalog *catalog = in->catalog;
     switching s = {.in = in};
     char text[400];
-    pd_status status = pd_carry_counters(in, err);
-    /* Most of what was changed since its rows were taken first, so that writes wait for the rest alone. */
-    if (!status)
-        status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes), catalog->builder, 0,
-                           &in->followed, err);
-    pthread_mutex_lock(&catalog->files);
-    if (!status) status = pd_writer_run(catalog->writer, switch_now, &s, err);
-    pthread_mutex_unlock(&catalog->files);
+    pd_status status;
+    for (int tries = 0;; tries++) {
+        status = catch_up(in, err);
+        pthread_mutex_lock(&catalog->files);
+        if (!status) status = pd_writer_run(catalog->writer, switch_now, &s, err);
+        pthread_mutex_unlock(&catalog->files);
+        if (status != PD_RESOURCE_EXHAUSTED || tries == WIDER) break;
+        status = load_wider(in, err);
+        if (status) break;
+    }
     if (status) return status;
     pd_followed_text(&in->followed, text);
     if (*text && job) pd_job_warn(catalog, job, "%s", text);

@@ -40,10 +40,11 @@ typedef struct pd_table {
     uint32_t nbefore;
     pd_known *versions; /* ascending by number */
     uint32_t nversions, room;
-    struct pd_box *serving, *staged;              /* each counts as one holder */
-    uint64_t rebuild_after_ms;                    /* until then no rebuild starts by itself */
-    double recounted;                             /* the day on which its counters' columns were refreshed */
-    int swapping;                                 /* policy drain: nothing serves for the moment */
+    struct pd_box *serving, *staged; /* each counts as one holder */
+    uint64_t rebuild_after_ms;       /* until then no rebuild starts by itself */
+    double recounted;                /* the day on which its counters' columns were refreshed */
+    int untrimmed; /* the log keeps more of its changes than it must: somebody still held an older version */
+    int swapping;  /* policy drain: nothing serves for the moment */
     char problem[sizeof((pd_error *)0)->message]; /* why nothing serves, where something should */
 } pd_table;
 

@@ -2,6 +2,7 @@
 #include "upkeep.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "erase.h"
@@ -36,13 +37,26 @@ static int log_is_filling(pd_catalog *catalog)
     return stats.used_bytes > stats.map_bytes / 2;
 }
 
+/* Somebody holds a version that no longer serves: an exact search may still want the records that its rows came with. With the
+ * mutex held. A version that was staged until now may be both. */
+static int older_is_held(const pd_catalog *catalog)
+{
+    uint32_t known = 0;
+    for (uint32_t i = 0; i < catalog->tables.count; i++) {
+        const pd_table *table = catalog->tables.at[i];
+        known += (table->serving != NULL) + (table->staged && table->staged != table->serving);
+    }
+    return catalog->boxes > known;
+}
+
 void pd_upkeep_trim(pd_catalog *catalog, const char *table_name)
 {
     int filling = log_is_filling(catalog);
     trimming t = {.catalog = catalog, .table = table_name};
     pthread_mutex_lock(&catalog->mutex);
     pd_table *table = pd_table_find(catalog, table_name);
-    if (table && table->serving) {
+    if (table) table->untrimmed = older_is_held(catalog);
+    if (table && table->serving && !table->untrimmed) {
         t.upto = table->serving->served.info->sequence;
         for (uint32_t i = 0; !filling && i < table->nversions; i++) {
             const pd_known *known = &table->versions[i];
@@ -77,6 +91,9 @@ static const char *why_rebuild(pd_catalog *catalog, const pd_table *table, int f
     if (!percent || live.rows == 0) return "";
     if (live.changed >= LEAST_CHANGED && live.changed * 100 >= (uint64_t)percent * live.rows)
         return "its rows have changed";
+    /* Early: what comes while it is built needs the rest. */
+    if (live.changed >= LEAST_CHANGED && live.pages_free <= live.pages / 2)
+        return "half of its spare pages are taken";
     if (live.changed && live.pages && live.pages_free <= live.pages / 8) return "its spare pages are taken";
     if (filling && live.applied > served->info->sequence) return "the log of changes is more than half full";
     struct pd_recall_book *book = atomic_load(&catalog->recalled);
@@ -103,6 +120,26 @@ static void start_rebuilds(pd_catalog *catalog)
             pd_log(PD_LOG_INFO, "table \"%s\" is rebuilt: %s", table->name, why);
     }
     pthread_mutex_unlock(&catalog->mutex);
+}
+
+int pd_upkeep_urge(pd_catalog *catalog, const char *table_name)
+{
+    uint64_t now = pd_now_ms();
+    pd_job *job = NULL;
+    pd_error err;
+    pthread_mutex_lock(&catalog->mutex);
+    pd_table *table = pd_table_find(catalog, table_name);
+    int coming = pd_job_pending(catalog, PD_JOB_REBUILD, table_name, 0) != NULL;
+    /* After one that ended well it is at most so far off, after another as long as it takes until the next may be tried. */
+    int may = table && table->serving && catalog->config->rebuild_percent &&
+              table->rebuild_after_ms <= now + AFTER_DONE_MS;
+    if (!coming && may && pd_job_add(catalog, PD_JOB_REBUILD, table_name, &job, &err) == PD_OK) {
+        table->rebuild_after_ms = now + AFTER_FAILED_MS;
+        coming = 1;
+        pd_log(PD_LOG_INFO, "table \"%s\" is rebuilt: writes wait for a spare page", table_name);
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    return coming;
 }
 
 /* --------------------------------------------------------------------------------------------------- counters --- */
@@ -161,12 +198,28 @@ static pd_served *next_to_recount(pd_catalog *catalog)
     return found;
 }
 
+/* What could not be when a version was switched in. Only the builder makes tables and drops them. */
+static void trim_rest(pd_catalog *catalog)
+{
+    for (uint32_t i = 0;; i++) {
+        char name[PD_MAX_NAME + 1] = "";
+        pthread_mutex_lock(&catalog->mutex);
+        int more = i < catalog->tables.count;
+        if (more && catalog->tables.at[i]->untrimmed)
+            snprintf(name, sizeof name, "%s", catalog->tables.at[i]->name);
+        pthread_mutex_unlock(&catalog->mutex);
+        if (!more) return;
+        if (*name) pd_upkeep_trim(catalog, name);
+    }
+}
+
 void pd_upkeep(pd_catalog *catalog)
 {
     for (pd_served *served; (served = next_to_recount(catalog)) != NULL;) {
         recount_table(catalog, served);
         pd_catalog_release(served);
     }
+    trim_rest(catalog);
     start_rebuilds(catalog);
     pd_erase_upkeep(catalog);
 }

@@ -12,6 +12,10 @@ void pd_upkeep(pd_catalog *catalog);
  * full, in the serving one alone). Builder only. */
 void pd_upkeep_trim(pd_catalog *catalog, const char *table);
 
+/* A table has no page for more rows: it is rebuilt as soon as can be. 0: it is not, since nothing is rebuilt by itself or the last rebuild failed.
+ * Any thread, without the mutex. */
+int pd_upkeep_urge(pd_catalog *catalog, const char *table);
+
 /* A rebuild has ended well: the next may come soon. */
 void pd_upkeep_rebuilt(pd_catalog *catalog, const char *table);
 

@@ -10,6 +10,7 @@
 
 #include "catalog_impl.h"
 #include "clock.h"
+#include "held.h"
 #include "log.h"
 
 #define GROUP_BATCHES 64u
@@ -47,6 +48,8 @@ struct pd_writer {
     int stopping, ended;
     atomic_uint_fast64_t visible;
     atomic_uint_fast64_t groups, batches, rows, refused;
+    pd_held held;
+    atomic_uint nheld;
     uint64_t sync_at; /* interval durability: when the next sync is due; 0: nothing to sync */
     pthread_t thread;
     int started;
@@ -237,6 +240,7 @@ static pd_status commit(pd_writer *writer, pd_write **staged, uint32_t n, pd_err
 
 static void answer(pd_writer *writer, pd_write *w)
 {
+    if (w->status && w->written.counts.crowded && pd_held_take(&writer->held, writer->catalog, w)) return;
     if (w->status) atomic_fetch_add(&writer->refused, 1);
     w->done(w, w->status, w->status ? &w->err : NULL, w->status ? NULL : &w->written);
 }
@@ -336,6 +340,7 @@ void pd_writer_await(pd_writer *writer, pd_task *task, uint64_t sequence)
 static uint64_t next_wake(const pd_writer *writer)
 {
     uint64_t at = writer->sync_at;
+    if (writer->held.count && (!at || writer->held.look_at < at)) at = writer->held.look_at;
     for (const awaited *a = writer->awaiting; a; a = a->next)
         if (!at || a->task->deadline_ns < at) at = a->task->deadline_ns;
     return at;
@@ -385,8 +390,16 @@ static void run_errands(pd_writer *writer)
         e->status = e->fn(e->argument, e->err);
         pthread_mutex_lock(&writer->lock);
         e->over = 1;
+        writer->held.look_at = 0; /* it may have been a switch */
         pthread_cond_broadcast(&writer->ran);
     }
+}
+
+static void look_after_held(pd_writer *writer)
+{
+    if (writer->held.count && pd_now_ns() >= writer->held.look_at)
+        pd_held_review(&writer->held, writer->catalog);
+    atomic_store(&writer->nheld, writer->held.count);
 }
 
 static void *run(void *argument)
@@ -411,6 +424,7 @@ static void *run(void *argument)
         pthread_mutex_unlock(&writer->lock);
         resume_all(writer, ready);
         if (n) write_group(writer, group, n);
+        look_after_held(writer);
         sync_when_due(writer);
         pthread_mutex_lock(&writer->lock);
     }
@@ -419,6 +433,7 @@ static void *run(void *argument)
     run_errands(writer);
     pthread_mutex_unlock(&writer->lock);
     resume_all(writer, rest);
+    pd_held_stop(&writer->held);
     pd_error err;
     if (writer->sync_at && pd_changes_sync(writer->catalog->changes, &err))
         pd_log(PD_LOG_ERROR, "the log of changes is not synced: %s", err.message);
@@ -503,6 +518,11 @@ pd_status pd_writer_run(pd_writer *writer, pd_writer_work fn, void *argument, pd
     return status;
 }
 
+pd_device *pd_writer_device(pd_writer *writer)
+{
+    return writer->device;
+}
+
 uint64_t pd_writer_visible(const pd_writer *writer)
 {
     return atomic_load(&writer->visible);
@@ -513,6 +533,7 @@ void pd_writer_stats_of(pd_writer *writer, pd_writer_stats *stats)
     pthread_mutex_lock(&writer->lock);
     stats->waiting = writer->waiting;
     pthread_mutex_unlock(&writer->lock);
+    stats->held = atomic_load(&writer->nheld);
     stats->groups = atomic_load(&writer->groups);
     stats->batches = atomic_load(&writer->batches);
     stats->rows = atomic_load(&writer->rows);

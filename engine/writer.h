@@ -35,12 +35,17 @@ typedef struct pd_write {
     /* The last call, on the writer's thread; quick. written is NULL where status is not OK. batch and served are the callee's to free
      * and release. */
     void (*done)(struct pd_write *write, pd_status status, const pd_error *err, const pd_written *written);
+    /* Where it is not NULL, an upsert that finds no page may be held aside until its table is built again (held.h). Then this is called, on the
+     * writer's thread, in place of done: served is NULL and to be held anew, the batch to be bound to it and submitted again. */
+    void (*again)(struct pd_write *write);
     /* The writer's own. */
     struct pd_write *next;
     pd_staged *staged;
     pd_written written;
     pd_status status;
     pd_error err;
+    uint32_t holds;  /* how often it was held aside */
+    uint64_t number; /* of the version that had no page for it */
 } pd_write;
 
 /* changes and executor outlive the writer. The catalog is asked which version serves. */
@@ -55,6 +60,8 @@ pd_status pd_writer_submit(pd_writer *writer, pd_write *write, pd_error *err);
  * own thread, nor the executor's. */
 typedef pd_status (*pd_writer_work)(void *argument, pd_error *err);
 pd_status pd_writer_run(pd_writer *writer, pd_writer_work fn, void *argument, pd_error *err);
+/* Assigns, at the writer's own priority; for work of pd_writer_run. */
+pd_device *pd_writer_device(pd_writer *writer);
 /* Logs and applies a batch from within fn of pd_writer_run, which is the writer's thread. served: the version the batch is bound to. */
 pd_status pd_writer_now(pd_writer *writer, pd_batch *batch, pd_served *served, pd_written *written,
                         pd_error *err);
@@ -65,7 +72,7 @@ uint64_t pd_writer_visible(const pd_writer *writer);
 void pd_writer_await(pd_writer *writer, pd_task *task, uint64_t sequence);
 
 typedef struct pd_writer_stats {
-    uint32_t waiting;
+    uint32_t waiting, held; /* held: until their table is built again */
     uint64_t groups, batches, rows, refused, visible;
 } pd_writer_stats;
 void pd_writer_stats_of(pd_writer *writer, pd_writer_stats *stats);

@@ -82,6 +82,20 @@ static void on_written(pd_write *write, pd_status status, const pd_error *err, c
     end((writing *)((char *)write - offsetof(writing, write)), status, err, written);
 }
 
+/* Its table was built again: it is bound to the new version, as if it had come now. */
+static void on_again(pd_write *write)
+{
+    writing *w = (writing *)((char *)write - offsetof(writing, write));
+    pd_error err;
+    pd_write_desk *desk = w->door->server->writes;
+    pthread_mutex_lock(&desk->lock);
+    int taken = desk->workers && pd_workers_add(desk->workers, &w->work, &err) == PD_OK;
+    pthread_mutex_unlock(&desk->lock);
+    if (taken) return;
+    /* Its turn never comes: sent again, it is as good as new. */
+    end(w, pd_fail(&err, PD_UNAVAILABLE, "the table was built again, and too many batches wait"), &err, NULL);
+}
+
 /* ------------------------------------------------------------------------------------------------------- bind --- */
 
 static pd_device *take_device(pd_write_desk *desk)
@@ -109,7 +123,8 @@ static void run_bind(pd_work *work)
     if (pd_now_ns() >= w->write.deadline_ns)
         status =
             pd_fail(&err, PD_DEADLINE_EXCEEDED, "the deadline passed while the batch waited to be encoded");
-    if (!status) status = pd_batch_of_request(pd_wire_request(w->wire), &w->write.batch, &err);
+    if (!status && !w->write.batch)
+        status = pd_batch_of_request(pd_wire_request(w->wire), &w->write.batch, &err);
     if (!status) status = pd_catalog_hold(catalog, w->write.batch->table, &w->write.served, &err);
     if (!status) {
         pd_device *device = take_device(server->writes);
@@ -117,6 +132,7 @@ static void run_bind(pd_work *work)
         give_device(server->writes, device);
     }
     w->write.done = on_written;
+    w->write.again = on_again;
     if (!status) status = pd_writer_submit(pd_catalog_writer(catalog), &w->write, &err);
     if (!status) return; /* w may be gone by now */
     if (status == PD_RESOURCE_EXHAUSTED) pd_count(&server->metrics.rejected[PD_REJECT_QUEUE], 1);
@@ -189,8 +205,11 @@ pd_status pd_writes_open(pd_server *server, pd_write_desk **out, pd_error *err)
 void pd_writes_drain(pd_write_desk *desk)
 {
     if (!desk) return;
-    pd_workers_close(desk->workers);
-    desk->workers = NULL;
+    pthread_mutex_lock(&desk->lock);
+    pd_workers *workers = desk->workers;
+    desk->workers = NULL; /* the writer may hand batches back still */
+    pthread_mutex_unlock(&desk->lock);
+    pd_workers_close(workers);
 }
 
 void pd_writes_close(pd_write_desk *desk)

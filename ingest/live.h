@@ -68,11 +68,12 @@ typedef struct pd_staged pd_staged;
 typedef struct pd_stage_counts {
     uint32_t changed; /* rows that the change touches */
     uint32_t fresh;   /* of these, ids that were not there */
+    uint32_t crowded; /* it was refused, since no page is left for a list */
     uint32_t missing; /* ids of an update, delete or count that are not there; they are passed over */
 } pd_stage_counts;
 
 /* encoded: of an upsert, for the resident's version, else NULL; read until apply or drop. change likewise. A later change sees
- * what was staged before it. RESOURCE_EXHAUSTED: no memory, or no page is left for a list (the message says how many the table
+ * what was staged before it. RESOURCE_EXHAUSTED: no memory, or no page is left for a list (crowded; the message says how many the table
  * was given, and that a rebuild makes room). */
 pd_status pd_resident_stage(pd_resident *resident, const pd_change *change, const pd_encoded *encoded,
                             pd_staged **out, pd_stage_counts *counts, pd_error *err);

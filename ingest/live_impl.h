@@ -65,6 +65,7 @@ struct pd_staged {
     const pd_change *change;
     const pd_encoded *encoded;
     uint32_t n;      /* rows */
+    int crowded;     /* no page was left */
     uint32_t done;   /* of these, applied */
     uint32_t *rows;  /* [n] their places in the change */
     uint32_t *slots; /* [n] where they will be; of a delete where they are */

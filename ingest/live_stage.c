@@ -222,7 +222,8 @@ static pd_status place_rows(pd_resident *r, pd_staged *s, pd_error *err)
         uint32_t slot = old;
         if (old == PD_NO_SLOT || pd_places_list(&r->places, old) != list)
             slot = pd_places_take(&r->places, list, &page);
-        if (slot == PD_NO_SLOT) return no_page(r, err);
+        s->crowded = slot == PD_NO_SLOT;
+        if (s->crowded) return no_page(r, err);
         s->rows[i] = i;
         s->slots[i] = slot;
         s->olds[i] = old;
@@ -367,6 +368,7 @@ pd_status pd_resident_stage(pd_resident *r, const pd_change *change, const pd_en
                             pd_staged **out, pd_stage_counts *counts, pd_error *err)
 {
     *out = NULL;
+    *counts = (pd_stage_counts){0};
     pd_status status = pd_change_check(r->info, change, err);
     if (status) return status;
     if ((change->kind == PD_CHANGE_UPSERT) != (encoded != NULL) || (encoded && encoded->n != change->n))
@@ -377,6 +379,7 @@ pd_status pd_resident_stage(pd_resident *r, const pd_change *change, const pd_en
     status = stage(r, s, err);
     pthread_mutex_unlock(&r->staging);
     if (status) {
+        counts->crowded = s->crowded != 0;
         close_staged(s);
         return status;
     }

@@ -11,8 +11,10 @@
 #include "build.cuh"
 #include "tile.cuh"
 
-#define PIECE_BYTES  ((size_t)64 << 20) /* of bounds */
-#define MOST_ROWS    16384u
+#define PIECE_BYTES ((size_t)64 << 20) /* of bounds */
+#ifndef MOST_ROWS                      /* the tests have fewer, so that there are several pieces */
+#define MOST_ROWS 16384u
+#endif
 #define RANGE_PAGES  64u
 #define SLICES       64u /* of centroids, for their mean */
 #define WARP_THREADS 128u
@@ -281,13 +283,19 @@ typedef struct pd_cuda_assigner {
     uint32_t piece; /* rows */
 } pd_cuda_assigner;
 
+/* Rows of a piece, of n in all. */
+static uint32_t piece_of(uint32_t nlist, uint64_t n)
+{
+    size_t fit = PIECE_BYTES / (pd_pages_for(nlist) * sizeof(float));
+    uint32_t most = fit < 32 ? 32 : fit < MOST_ROWS ? (uint32_t)fit : MOST_ROWS;
+    return n < most ? (uint32_t)n : most;
+}
+
 static pd_status take_memory(pd_cuda_assigner *run, pd_error *err)
 {
     near_job *job = &run->job;
     pd_cuda_batch *m = &run->memory;
     float *centroids, *rows;
-    size_t fit = PIECE_BYTES / (job->pages * sizeof(float));
-    run->piece = fit < 32 ? 32 : fit < MOST_ROWS ? (uint32_t)fit : MOST_ROWS;
     pd_status status = pd_take(m, (size_t)job->nlist * job->dim, "centroids", &centroids, err);
     if (status == PD_OK) status = pd_take(m, job->dim, "centroids", &job->mean, err);
     if (status == PD_OK) status = pd_take(m, (size_t)SLICES * job->dim, "centroids", &run->sums, err);
@@ -412,11 +420,13 @@ void pd_cuda_assigner_close(pd_cuda_device *device)
 
 /* Centroids made ready, unless they are those of the call before. */
 static pd_status ready_run(pd_cuda_device *device, const float *centroids, uint32_t nlist, uint32_t dim,
-                           pd_error *err)
+                           uint64_t n, pd_error *err)
 {
     pd_cuda_assigner *run = device->assigner;
     size_t bytes = (size_t)nlist * dim * sizeof(float);
-    if (run && run->job.nlist == nlist && run->job.dim == dim && memcmp(run->known, centroids, bytes) == 0)
+    uint32_t piece = piece_of(nlist, n);
+    if (run && run->job.nlist == nlist && run->job.dim == dim && run->piece >= piece &&
+        memcmp(run->known, centroids, bytes) == 0)
         return PD_OK;
     if (!run) {
         run = device->assigner = (pd_cuda_assigner *)calloc(1, sizeof *run);
@@ -432,6 +442,7 @@ static pd_status ready_run(pd_cuda_device *device, const float *centroids, uint3
     if (!run->known)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the centroids of %u lists", nlist);
     memcpy(run->known, centroids, bytes);
+    run->piece = piece;
     pd_status status = pd_cuda_arena_reset(device, &run->lane.arena, err);
     return status == PD_OK ? open_run(run, centroids, nlist, dim, err) : status;
 }
@@ -441,7 +452,7 @@ pd_status pd_cuda_assign_all(pd_cuda_device *device, const float *centroids, uin
 {
     pd_status status = pd_cuda_enter(device, err);
     if (status != PD_OK || rows->n == 0) return status;
-    status = ready_run(device, centroids, nlist, dim, err);
+    status = ready_run(device, centroids, nlist, dim, rows->n, err);
     pd_cuda_assigner *run = device->assigner;
     for (uint64_t done = 0; status == PD_OK && done < rows->n; done += run->piece) {
         uint32_t n = rows->n - done < run->piece ? (uint32_t)(rows->n - done) : run->piece;

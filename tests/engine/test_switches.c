@@ -9,6 +9,7 @@
 #include "batch.h"
 #include "erase.h"
 #include "erase_impl.h"
+#include "live.h"
 #include "writer.h"
 
 enum { ROWS = 200, DIM = 8, BIG = 3000, WIDE = 256 };
@@ -69,22 +70,27 @@ static uint64_t change(fixture *f, Pados__V1__Request *request)
     return w.written.sequence;
 }
 
-static uint64_t upsert(fixture *f, uint64_t id, const float *vector, uint32_t dim)
+static uint64_t upsert_some(fixture *f, const uint64_t *ids, uint32_t n, const float *vectors, uint32_t dim)
 {
     Pados__V1__Request request = PADOS__V1__REQUEST__INIT;
     Pados__V1__Upsert body = PADOS__V1__UPSERT__INIT;
     Pados__V1__Matrix matrix = PADOS__V1__MATRIX__INIT;
-    matrix.rows = 1;
+    matrix.rows = n;
     matrix.dim = dim;
     matrix.dtype = PADOS__V1__DTYPE__F32;
-    matrix.data = (ProtobufCBinaryData){dim * sizeof *vector, (uint8_t *)(uintptr_t)vector};
+    matrix.data = (ProtobufCBinaryData){(size_t)n * dim * sizeof *vectors, (uint8_t *)(uintptr_t)vectors};
     body.table = "t";
-    body.ids = &id;
-    body.n_ids = 1;
+    body.ids = (uint64_t *)(uintptr_t)ids;
+    body.n_ids = n;
     body.vectors = &matrix;
     request.body_case = PADOS__V1__REQUEST__BODY_UPSERT;
     request.upsert = &body;
     return change(f, &request);
+}
+
+static uint64_t upsert(fixture *f, uint64_t id, const float *vector, uint32_t dim)
+{
+    return upsert_some(f, &id, 1, vector, dim);
 }
 
 static void take_out(fixture *f, uint64_t id)
@@ -271,6 +277,70 @@ static void test_what_was_drained_in_vain_comes_back_with_its_changes(void **sta
     fixture_remove(&f);
 }
 
+static void test_a_table_that_is_used_all_the_time_is_rebuilt(void **state)
+{
+    (void)state;
+    enum { CHANGED = 600 };
+    fixture f;
+    pd_error err;
+    push_plan p = plan();
+    float *changed = make_rows(8, CHANGED, DIM);
+    uint64_t ids[CHANGED];
+    for (uint64_t i = 0; i < CHANGED; i++)
+        ids[i] = 1000 + i;
+    fixture_make(&f, 16);
+    must(push(&f, &p, 1, NULL, &err), err);
+    upsert_some(&f, ids, CHANGED, changed, DIM);
+    int tries = 0;
+    for (; tries < 2000 && serving(&f, "t") == 1; tries++) {
+        pd_served *served;
+        must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+        pd_catalog_release(served); /* which the builder is told of */
+        usleep(10000);
+    }
+    assert_int_equal(serving(&f, "t"), 2);
+    assert_int_equal(nearest_in(&f, "t", changed), 1000);
+    free(changed);
+    fixture_remove(&f);
+}
+
+static void test_a_version_that_is_held_finds_its_rows_after_a_rebuild(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    push_plan p = plan();
+    pd_served *served;
+    pd_job *job;
+    float other[DIM] = {-9, 9, -9, 9};
+    uint64_t floor = 0;
+    fixture_make(&f, 16);
+    must(push(&f, &p, 1, NULL, &err), err);
+    uint64_t sequence = upsert(&f, 7000, other, DIM);
+    must(pd_catalog_hold(f.catalog, "t", &served, &err), err);
+    pthread_mutex_lock(&f.catalog->mutex);
+    must(pd_job_add(f.catalog, PD_JOB_REBUILD, "t", &job, &err), err);
+    uint64_t number = job->number;
+    pthread_mutex_unlock(&f.catalog->mutex);
+    must(wait_job(&f, number, NULL, &err), err);
+    assert_int_equal(serving(&f, "t"), 2);
+    /* Row 7000 of the version before is in the log alone. */
+    pd_hit hit = {0};
+    pd_answer answer = {.hits = &hit};
+    pd_query query = {.vector = other, .similarity = 1, .k = 1, .min_score = -__builtin_inff()};
+    must(pd_resident_exact(served->resident, pd_served_source(served), device, &query, 1, &answer, NULL, NULL,
+                           &err),
+         err);
+    assert_int_equal(hit.id, 7000);
+    pd_catalog_release(served);
+    for (int tries = 0; tries < 500 && floor < sequence; tries++) {
+        usleep(20000);
+        must(pd_changes_floor(f.catalog->changes, "t", &floor, &err), err);
+    }
+    assert_int_equal(floor, sequence);
+    fixture_remove(&f);
+}
+
 /* -------------------------------------------------------------------------------------------------- starting --- */
 
 static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *where)
@@ -313,6 +383,8 @@ int main(void)
         cmocka_unit_test(test_an_erased_row_leaves_a_staged_version_too),
         cmocka_unit_test(test_a_push_that_began_before_an_erasure_is_staged_without_the_row),
         cmocka_unit_test(test_what_was_drained_in_vain_comes_back_with_its_changes),
+        cmocka_unit_test(test_a_table_that_is_used_all_the_time_is_rebuilt),
+        cmocka_unit_test(test_a_version_that_is_held_finds_its_rows_after_a_rebuild),
         cmocka_unit_test(test_a_log_that_is_lost_does_not_take_later_changes_with_it),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
