@@ -31,6 +31,7 @@ typedef struct receipts {
     uint32_t n, room;
     const char *table; /* of this table alone; NULL: of all */
     int pending;       /* unfinished ones alone */
+    int deleted;       /* those whose rows have left the memory alone */
     uint32_t most;     /* the last so many; 0: all */
 } receipts;
 
@@ -41,10 +42,18 @@ static void receipts_free(receipts *r)
     free(r->at);
 }
 
+static int wants_memory(const pd_receipt *r)
+{
+    for (uint32_t i = 0; i < r->npending; i++)
+        if (!strncmp(r->pending[i], STEP_MEMORY, strlen(STEP_MEMORY))) return 1;
+    return 0;
+}
+
 static pd_status keep(void *context, pd_receipt *receipt, pd_error *err)
 {
     receipts *r = context;
     if ((r->pending && receipt->finished > 0) || (r->table && strcmp(r->table, receipt->table))) return PD_OK;
+    if (r->deleted && wants_memory(receipt)) return PD_OK;
     if (r->most && r->n == r->most) { /* the oldest makes room */
         pd_receipt_free(&r->at[0]);
         memmove(&r->at[0], &r->at[1], --r->n * sizeof *r->at);
@@ -162,15 +171,27 @@ static pd_status make_receipts(pd_catalog *catalog, const char *table, const uin
 typedef struct deleting {
     pd_catalog *catalog;
     pd_batch *batch;
+    uint64_t again;    /* the receipt that still wants it; 0: it is asked for now */
+    int wanted;        /* it does */
     uint64_t sequence; /* under which it was logged */
 } deleting;
+
+static pd_status see_wanted(void *context, pd_receipt *receipt, pd_error *err)
+{
+    deleting *d = context;
+    (void)err;
+    if (receipt->number == d->again) d->wanted = wants_memory(receipt);
+    return PD_OK;
+}
 
 static pd_status delete_rows(void *argument, pd_error *err)
 {
     deleting *d = argument;
     pd_served *served = NULL;
     pd_written written;
-    pd_status status = pd_catalog_hold(d->catalog, d->batch->table, &served, err);
+    pd_status status = d->again ? pd_receipts(d->catalog, see_wanted, d, err) : PD_OK;
+    if (status || (d->again && !d->wanted)) return status;
+    status = pd_catalog_hold(d->catalog, d->batch->table, &served, err);
     if (status) return status;
     status = pd_batch_bind(d->batch, served->version, NULL, NULL, err);
     if (!status) status = pd_writer_now(d->catalog->writer, d->batch, served, &written, err);
@@ -179,24 +200,25 @@ static pd_status delete_rows(void *argument, pd_error *err)
     return status;
 }
 
+/* One that runs has read its receipts: the next begins after it. */
 static void queue(pd_catalog *catalog, const char *table)
 {
     pd_error err = {0};
-    pd_job *job;
     pthread_mutex_lock(&catalog->mutex);
-    if (!pd_job_pending(catalog, PD_JOB_ERASE, table, 0) &&
-        pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
+    pd_job *job = pd_job_pending(catalog, PD_JOB_ERASE, table, 0);
+    if ((!job || job->state == PD_JOB_RUNNING) && pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
         pd_log(PD_LOG_WARNING, "the erasures of \"%s\" wait: %s", table, err.message);
     pthread_mutex_unlock(&catalog->mutex);
 }
 
-/* Receipts are on the disk before the deletion is: a crash between the two is taken up by the next start. */
-static pd_status begin(pd_catalog *catalog, pd_batch *batch, receipts *r, pd_error *err)
+/* Receipts are on the disk before the deletion is: a crash between the two is taken up by the next start. again: they are
+ * already, as of a moment ago: whose request has deleted the row meanwhile is passed over, since there may be a new one. */
+static pd_status begin(pd_catalog *catalog, pd_batch *batch, receipts *r, uint64_t again, pd_error *err)
 {
-    deleting d = {.catalog = catalog, .batch = batch};
-    pd_status status = pd_receipts_put(catalog, r->at, r->n, err);
+    deleting d = {.catalog = catalog, .batch = batch, .again = again};
+    pd_status status = again ? PD_OK : pd_receipts_put(catalog, r->at, r->n, err);
     if (!status) status = pd_writer_run(catalog->writer, delete_rows, &d, err);
-    if (status) return status;
+    if (status || (again && !d.wanted)) return status;
     for (uint32_t i = 0; i < r->n; i++) {
         r->at[i].sequence = d.sequence;
         pd_receipt_done(&r->at[i], STEP_MEMORY);
@@ -213,7 +235,7 @@ pd_status pd_erase_ask(pd_catalog *catalog, Pados__V1__Request *request, Pados__
     pd_status status = pd_batch_of_request(request, &batch, err);
     if (!status) status = pd_catalog_hold(catalog, batch->table, &served, err); /* there is such a table */
     if (!status) status = make_receipts(catalog, batch->table, batch->ids, batch->n, &r, err);
-    if (!status) status = begin(catalog, batch, &r, err);
+    if (!status) status = begin(catalog, batch, &r, 0, err);
     if (!status) queue(catalog, batch->table);
     if (!status) status = tell(&r, reply, err);
     if (served) pd_catalog_release(served);
@@ -375,9 +397,19 @@ static void settle(receipts *r, const uint64_t *numbers, uint32_t n)
     }
 }
 
+static int serves(pd_catalog *catalog, const char *table_name)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    const pd_table *table = pd_table_find(catalog, table_name);
+    int yes = table && table->serving;
+    pthread_mutex_unlock(&catalog->mutex);
+    return yes;
+}
+
+/* Receipts whose rows are still to be deleted are somebody's who is about to write them, and wait; where nothing serves no one is. */
 pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
 {
-    receipts r = {.table = job->table, .pending = 1};
+    receipts r = {.table = job->table, .pending = 1, .deleted = serves(catalog, job->table)};
     leavers rows = {0};
     uint64_t numbers[PD_STEPS], sequences[PD_STEPS];
     pd_error last = {0};
@@ -463,13 +495,6 @@ pd_status pd_erase_since(pd_catalog *catalog, const char *table, uint64_t number
 
 /* ------------------------------------------------------------------------------------------- start and upkeep --- */
 
-static int wants_memory(const pd_receipt *r)
-{
-    for (uint32_t i = 0; i < r->npending; i++)
-        if (!strncmp(r->pending[i], STEP_MEMORY, strlen(STEP_MEMORY))) return 1;
-    return 0;
-}
-
 /* Deletes what a receipt says is still in memory: one row at a time, since these are few. */
 static pd_status delete_again(pd_catalog *catalog, pd_receipt *r, pd_error *err)
 {
@@ -484,7 +509,7 @@ static pd_status delete_again(pd_catalog *catalog, pd_receipt *r, pd_error *err)
     request.erase = &erase;
     pd_status status = pd_batch_of_request(&request, &batch, err);
     expect(catalog, r->table, r);
-    if (!status) status = begin(catalog, batch, &one, err);
+    if (!status) status = begin(catalog, batch, &one, r->number, err);
     pd_batch_free(batch);
     return status;
 }
