@@ -200,13 +200,23 @@ static pd_status delete_rows(void *argument, pd_error *err)
     return status;
 }
 
-/* One that runs has read its receipts: the next begins after it. */
+/* A job that runs may have read the receipts before this one came. With the mutex held. */
+static int is_queued(const pd_catalog *catalog, const char *table)
+{
+    int queued = 0;
+    for (uint32_t i = 0; i < catalog->jobs.count; i++) {
+        const pd_job *job = catalog->jobs.at[i];
+        queued |= job->state == PD_JOB_QUEUED && job->kind == PD_JOB_ERASE && !strcmp(job->table, table);
+    }
+    return queued;
+}
+
 static void queue(pd_catalog *catalog, const char *table)
 {
     pd_error err = {0};
+    pd_job *job;
     pthread_mutex_lock(&catalog->mutex);
-    pd_job *job = pd_job_pending(catalog, PD_JOB_ERASE, table, 0);
-    if ((!job || job->state == PD_JOB_RUNNING) && pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
+    if (!is_queued(catalog, table) && pd_job_add(catalog, PD_JOB_ERASE, table, &job, &err))
         pd_log(PD_LOG_WARNING, "the erasures of \"%s\" wait: %s", table, err.message);
     pthread_mutex_unlock(&catalog->mutex);
 }
