@@ -191,7 +191,7 @@ void pd_incoming_end(pd_incoming *in)
     /* With what was changed since it was built, as a start would. Nothing is written to a table that does not serve. */
     if (!status)
         status =
-            pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder, 0, &followed, &err);
+            pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder, 1, &followed, &err);
     pd_followed_free(&followed);
     if (status && box) pd_catalog_release(&box->served);
     if (!status) {
@@ -407,7 +407,7 @@ static pd_status switch_now(void *argument, pd_error *err)
     pd_catalog *catalog = in->catalog;
     /* Not the builder's device, whose threads have what others leave of the processors. */
     pd_status status = pd_follow(catalog, in->box, pd_changes_last(catalog->changes),
-                                 pd_writer_device(catalog->writer), 0, &in->followed, err);
+                                 pd_writer_device(catalog->writer), in->any_width, &in->followed, err);
     uint64_t before_it[PD_WAY_BACK];
     if (status) return status;
     pthread_mutex_lock(&catalog->mutex);
@@ -456,16 +456,28 @@ static void drop_parent(pd_catalog *catalog, const char *table_name, uint64_t nu
                err.message);
 }
 
+/* Rows that came since for a version of another width cannot be in one from before it: going back is for when that does not matter. */
+static int goes_back(const pd_incoming *in)
+{
+    pthread_mutex_lock(&in->catalog->mutex);
+    const pd_table *table = pd_table_find(in->catalog, in->table);
+    int back = table && in->number < table->current;
+    pthread_mutex_unlock(&in->catalog->mutex);
+    return back;
+}
+
 /* What was changed since its rows were taken: over and over, while each time leaves less to do, so that writes wait for a few batches
  * alone. */
 static pd_status catch_up(pd_incoming *in, pd_error *err)
 {
     pd_catalog *catalog = in->catalog;
-    pd_status status = pd_carry_counters(in, err);
+    pd_status status = PD_OK;
     for (int i = 0; !status && i < CATCH_UPS; i++) {
         uint64_t last = pd_changes_last(catalog->changes);
         if (i && last <= in->box->followed + FEW_LEFT) break;
-        status = pd_follow(catalog, in->box, last, catalog->builder, 0, &in->followed, err);
+        status = pd_follow(catalog, in->box, last, catalog->builder, in->any_width, &in->followed, err);
+        /* Once its rows are those of today: one that moved while it was gathered has just come in, without its counts. */
+        if (!status && !i) status = pd_carry_counters(in, err);
     }
     return status;
 }
@@ -493,6 +505,7 @@ pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err)
     switching s = {.in = in};
     char text[400];
     pd_status status;
+    in->any_width = goes_back(in);
     for (int tries = 0;; tries++) {
         status = catch_up(in, err);
         pthread_mutex_lock(&catalog->files);

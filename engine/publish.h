@@ -14,9 +14,10 @@ typedef struct pd_incoming {
     pd_catalog *catalog;
     char table[PD_MAX_NAME + 1];
     uint64_t number;
-    pd_box *box;          /* held here; NULL: not loaded */
-    uint64_t drained;     /* the version taken out of service to make room; 0: none */
-    int back;             /* a rollback: what serves until now does not join the way back */
+    pd_box *box;      /* held here; NULL: not loaded */
+    uint64_t drained; /* the version taken out of service to make room; 0: none */
+    int back;         /* a rollback: what serves until now does not join the way back */
+    int any_width; /* it is older than what serves: rows of another width that came since are passed over */
     pd_followed followed; /* changes of the log that were applied to it */
 } pd_incoming;
 
