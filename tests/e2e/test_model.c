@@ -258,7 +258,7 @@ static void erase(world *w)
     pados_erasures_free(receipts);
     watch(w, "erase", ids, n);
     for (uint32_t i = 0; i < n; i++)
-        model_erase(&w->m, ids[i]);
+        model_delete(&w->m, ids[i]);
 }
 
 static void change(world *w)
@@ -435,8 +435,6 @@ static pados_status part_read(void *context, void *data, size_t max, size_t *got
     if (p->first && !p->v) { /* the push has begun */
         p->v = model_begin(&p->w->m);
         memcpy(p->v->rows, p->rows->rows, sizeof p->v->rows);
-        for (uint32_t id = 0; id < MODEL_IDS; id++)
-            p->v->pushed[id] = p->v->rows[id].there ? MODEL_PUSHED : MODEL_ABSENT;
         for (uint32_t i = 0; i < p->changes; i++) {
             p->w->step++;
             change(p->w);
@@ -713,7 +711,7 @@ static void test_a_row_that_is_written_again_outlives_its_erasure(void **state)
             .table = TABLE, .ids = &id, .count = 1, .vectors = row.vector, .dim = MODEL_DIM};
         must(pados_erase(w.client, TABLE, &id, 1, &receipts, &error), error);
         pados_erasures_free(receipts);
-        model_erase(&w.m, id);
+        model_delete(&w.m, id);
         must(pados_upsert_run(w.client, &write, &written, &error), error);
         model_upsert(&w.m, id, &row);
         /* Scrubbed with the table as it was built, and again once the row is in a version's files. */
