@@ -675,8 +675,8 @@ static void restore_table(pd_catalog *catalog, pd_table *table)
         pd_status status = open_box(catalog, table->name, number, &box, &err);
         if (!status) status = warm(box, &err);
         if (!status)
-            status = pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder,
-                               number != table->current, &followed, &err);
+            status = pd_follow(catalog, box, pd_changes_last(catalog->changes), catalog->builder, 1,
+                               &followed, &err);
         pd_followed_free(&followed); /* pending receipts look after what was erased */
         if (status && box) pd_catalog_release(&box->served);
         if (!status) {
