@@ -14,7 +14,7 @@
  *   updates    one attribute of rows that are there; four of them
  *   visible    5,000 upserts a second at a steady pace: answered, and found by a search that asks for it
  *   searches   at 30% of what the server can answer: alone; beside 5,000 upserts a second, in batches of 100 and of --batch;
- *              while the table is rebuilt. Searches are sent when they are due, whatever the others take
+ *              while the table is rebuilt; and upserts while it is. Searches are sent when they are due, whatever the others take
  *   drift      half of all rows are replaced by rows of another law, as fast as one flight goes, and nobody asks for a rebuild;
  *              recall@10 and queries a second then, and once more after a rebuild that somebody asked for
  *
@@ -267,6 +267,23 @@ static int rebuild(bench *b)
     return 1;
 }
 
+/* How long the longest write waits while a version is caught up and switched in. */
+static void switching(bench *b)
+{
+    writes_writers w;
+    pace(b, &w, 100);
+    writes_cpu before = writes_cpu_of(&b->server);
+    writes_row r = row_of("upserts", "5,000/s while rebuilt", w.flights, w.batch);
+    writes_writers_start(&w);
+    b->bad |= rebuild(b);
+    writes_writers_stop(&w);
+    fill(b, &r, &w.times, (double)w.written, w.seconds, &before);
+    r.errors = w.errors;
+    tell(b, "upserts while rebuilt", w.first_error);
+    add(b, &r);
+    writes_writers_free(&w);
+}
+
 static void searches(bench *b)
 {
     writes_writers w;
@@ -280,6 +297,7 @@ static void searches(bench *b)
     search_for(b, "at 30%, upserts in --batch", 8, per_s, &w, NULL, -1);
     writes_writers_free(&w);
     search_for(b, "at 30%, while rebuilt", 8, per_s, NULL, rebuild, -1);
+    switching(b);
 }
 
 /* ------------------------------------------------------------------------------------------------------ drift --- */

@@ -67,9 +67,12 @@ static int log_time(const batch *b, const char *folder, double *out)
         pd_changes_open(&(pd_changes_options){.folder = path, .map_bytes = 1u << 30}, &changes, &err);
     if (status) return complain("the log", err.message);
     for (uint32_t r = 0; !status && r < RUNS; r++) {
-        pd_record record = {
-            .sequence = r + 1, .kind = 1, .table = WRITES_TABLE, .bytes = b->from, .length = b->bytes};
-        snprintf(record.key, sizeof record.key, "key-%u", r);
+        pd_record record = {.sequence = pd_changes_last(changes) + 1,
+                            .kind = 1,
+                            .table = WRITES_TABLE,
+                            .bytes = b->from,
+                            .length = b->bytes};
+        snprintf(record.key, sizeof record.key, "key-%llu", (unsigned long long)record.sequence);
         double start = writes_now();
         status = pd_changes_append(changes, &record, 1, &err);
         times[r] = 1e6 * (writes_now() - start);

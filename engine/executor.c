@@ -7,7 +7,8 @@
  *
  * A slice is made of the first task's queries and of those of others on the same index, in order: each gets an equal share of slice_us,
  * then what is left over goes to the first. What a query costs is estimated by index and class, a running
- * mean of what slices took. Background tasks run when nobody else waits, and at least once in BACKGROUND_EVERY slices.
+ * mean of what slices took. Background tasks run when nobody else waits, and at least once in BACKGROUND_EVERY slices; theirs are
+ * shorter.
  *
  * Waiting for a batch to fill helps only when several requests are about; so it is done only after a batch
  * that held more than one.
@@ -24,6 +25,7 @@
 #include "log.h"
 
 #define BACKGROUND_EVERY 20u
+#define BACKGROUND_PART  8u /* of a slice */
 #define USED_WEIGHT      4u
 #define MAX_TASKS        256u /* in one batch */
 #define COSTS            1024u
@@ -248,7 +250,8 @@ static uint32_t affordable(double ns, double each, uint32_t wanted, uint32_t roo
 static void divide(pd_executor *e, share *shares, uint32_t n)
 {
     uint32_t room = e->batch_queries;
-    double left = (double)e->slice_ns, part = left / n;
+    /* A search that comes while nobody else is there waits for the rest of a background slice. */
+    double left = (double)e->slice_ns / (shares[0].task->background ? BACKGROUND_PART : 1), part = left / n;
     for (uint32_t i = 0; i < n; i++) {
         double each = cost_of(e, shares[i].task)->ns;
         shares[i].n = affordable(part, each, shares[i].task->pending, room);
