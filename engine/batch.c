@@ -8,6 +8,7 @@
 #include "batch.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -241,8 +242,8 @@ static pd_status check_ask(const ask *a, pd_error *err)
     const char *field = a->kind == PD_BATCH_FEEDBACK ? "items" : "ids";
     pd_status status = pd_name_check("table", a->table, err);
     if (status) return status;
-    if (strlen(a->key) > PD_CHANGE_KEY)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "key is longer than %u bytes", PD_CHANGE_KEY);
+    if (strlen(a->key) > PD_BATCH_KEY)
+        return pd_fail(err, PD_INVALID_ARGUMENT, "key is longer than %u bytes", PD_BATCH_KEY);
     if (a->n == 0) return pd_fail(err, PD_INVALID_ARGUMENT, "%s: there are none", field);
     if (a->n > most)
         return pd_fail(err, PD_INVALID_ARGUMENT, "%s: %zu are more than a batch may have, %u", field, a->n,
@@ -264,7 +265,7 @@ static pd_status take_ask(pd_batch *b, Pados__V1__Request *request, const ask *a
     b->kind = a->kind;
     b->time = pd_days_now();
     memcpy(b->table, a->table, strlen(a->table) + 1);
-    memcpy(b->key, a->key, strlen(a->key) + 1);
+    if (*a->key) snprintf(b->key, sizeof b->key, "%s/%s", a->table, a->key);
     if (a->kind == PD_BATCH_FEEDBACK) {
         const char *counter = request->feedback->attribute;
         if (strlen(counter) >= sizeof b->counter)

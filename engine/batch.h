@@ -29,6 +29,8 @@ typedef enum pd_batch_kind {
     PD_BATCH_FEEDBACK = 6, /* events; never logged */
 } pd_batch_kind;
 
+#define PD_BATCH_KEY 128u /* bytes of a client's idempotency key */
+
 /* What a version could not take of a batch that was made for another one, while it catches up. */
 typedef struct pd_batch_losses {
     uint64_t attributes; /* the version has no attribute of that name or type; each batch counts once */
@@ -48,8 +50,8 @@ typedef struct pd_batch {
     uint64_t sequence; /* of a record; 0: not logged yet */
     double time;       /* days since 1970-01-01 */
     char table[PD_MAX_NAME + 1];
-    char key[PD_CHANGE_KEY + 1];
-    unsigned char *bytes; /* the record's body; owned */
+    char key[PD_CHANGE_KEY + 1]; /* "TABLE/KEY": a key means one batch of one table; "": none */
+    unsigned char *bytes;        /* the record's body; owned */
     size_t length;
     uint32_t n;
     const uint64_t *ids; /* [n] */

@@ -103,7 +103,7 @@ pd_status pd_carry_counters(pd_incoming *in, pd_error *err)
     carrying c = {.in = in};
     pd_error absent;
     const pd_version_info *info = in->box->served.info;
-    if (info->parent || in->back || pd_catalog_hold(in->catalog, in->table, &c.old, &absent)) return PD_OK;
+    if (in->back || pd_catalog_hold(in->catalog, in->table, &c.old, &absent)) return PD_OK;
     c.ids = malloc(PD_CHANGE_ROWS * sizeof *c.ids);
     c.counters = malloc(PD_CHANGE_ROWS * sizeof *c.counters);
     c.pages = aligned_alloc(64, PIECE_PAGES * c.old->info->layout.page_bytes);

@@ -1,7 +1,8 @@
 /* The catalog's insides, shared by its files: catalog.c (life cycle, hold and release), tables.c (what is known of each
- * table), push.c (uploads), jobs.c (the builder's queue), incoming.c (a push becomes a version), publish.c (load, switch,
- * roll back), sample.c (queries to measure with), compare.c, profiles.c, admin.c (the wire); batch.c, writer.c and follow.c (changes
- * after a version was built), rebuild.c and upkeep.c (new versions out of them); snapshot_write.c (a copy of it all).
+ * table), push.c (uploads), jobs.c (the builder's queue), incoming.c (a push becomes a version), load.c (into memory),
+ * switch.c (it serves), publish.c (publish, roll back, start), sample.c (queries to measure with), compare.c, profiles.c,
+ * admin.c (the wire). What comes after a version: batch.c, writer.c, follow.c; new versions of it: rebuild.c, upkeep.c; what
+ * must be forgotten: erase.c, erase_job.c, receipt.c; snapshot_write.c (a copy of it all).
  *
  * One mutex guards everything that changes here, and is held for the length of a look-up or of a pointer's switch, never
  * over file input or output, building or loading. Residents are opened and closed by the builder alone (and by the thread
@@ -58,7 +59,8 @@ struct pd_catalog {
     pd_jobs jobs;
     pd_profiles profiles;
     _Atomic(struct pd_recall_book *) recalled; /* NULL: nobody measures */
-    uint64_t erase_again_ms; /* when pending erasures are looked at again; the builder's */
+    uint64_t recount_again_ms;                 /* when counters are looked at again; the builder's */
+    uint64_t erase_again_ms;                   /* when pending erasures are looked at again; the builder's */
     pd_box *dead;
     atomic_int deaths; /* the list of the dead is not empty */
     uint32_t boxes;    /* alive or dead, not yet buried */

@@ -22,7 +22,7 @@
 #include "status.h"
 
 #define PD_CHANGES_KEYS 100000u /* batches whose keys are remembered */
-#define PD_CHANGE_KEY   128u    /* bytes of an idempotency key */
+#define PD_CHANGE_KEY   200u    /* bytes of an idempotency key, with what its user puts before it */
 
 typedef enum pd_durability {
     PD_DURABLE_SYNC, /* a commit is on the disk before append returns */

@@ -67,7 +67,7 @@ static void read_device(pd_conf *conf, pd_config *c, int *lost)
 static void read_limits(pd_conf *conf, pd_config *c)
 {
     pd_setting *root = pd_conf_root(conf);
-    c->max_message = read_u32(conf, "max_message", 32u << 20, 64u << 10, 1u << 30);
+    c->max_message = read_u32(conf, "max_message", 64u << 20, 64u << 10, 1u << 30);
     c->max_chunk = read_u32(conf, "max_chunk", 4u << 20, 4u << 10, 256u << 20);
     c->max_queries = read_u32(conf, "max_queries", 4096, 1, 4096);
     c->max_hits = read_u32(conf, "max_hits", 1000000, 1, 1000000);

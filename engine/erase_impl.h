@@ -1,12 +1,19 @@
-/* Receipts of erasures, shared by erase.c (requests, jobs) and receipt.c (their documents). */
+/* Receipts of erasures, shared by erase.c (requests, start, upkeep), erase_job.c (what goes from the disk) and receipt.c (their
+ * documents). */
 #ifndef PD_ERASE_IMPL_H
 #define PD_ERASE_IMPL_H
 
 #include "erase.h"
 
-#define PD_RECEIPTS "erasures" /* the collection */
-#define PD_STEPS    (2 * (PD_WAY_BACK + 8))
-#define PD_STEP     200u /* bytes of a step: "version 7", or "version 7: why" */
+#define PD_RECEIPTS    "erasures" /* the collection */
+#define PD_STEP        200u       /* bytes of a step: "version 7", or "version 7: why" */
+#define PD_STEP_MEMORY "memory"
+#define PD_STEP_LOG    "log"
+
+typedef struct pd_steps {
+    char (*at)[PD_STEP];
+    uint32_t n, room;
+} pd_steps;
 
 typedef struct pd_receipt {
     uint64_t number;
@@ -14,12 +21,13 @@ typedef struct pd_receipt {
     uint64_t id;
     double asked, deadline, finished; /* days since 1970-01-01; finished 0: not yet */
     uint64_t sequence; /* of the deletion: what came after it is another row's; 0: not deleted yet */
-    uint32_t ndone, npending;
-    char (*done)[PD_STEP], (*pending)[PD_STEP]; /* [PD_STEPS] each */
+    pd_steps done, pending;
+    int lost; /* there was no memory for a step: it cannot be written */
 } pd_receipt;
 
-pd_status pd_receipt_make(pd_receipt *receipt, pd_error *err);
-void pd_receipt_free(pd_receipt *receipt);
+void pd_receipt_free(pd_receipt *receipt); /* a zeroed one is allowed */
+/* Is the row's deletion still pending? */
+int pd_receipt_wants_memory(const pd_receipt *receipt);
 /* The document's bytes, freed with free(). */
 pd_status pd_receipt_text(const pd_receipt *receipt, char **text, pd_error *err);
 /* DATA_LOSS: it is no receipt. */
@@ -32,7 +40,19 @@ void pd_receipt_pending(pd_receipt *receipt, const char *step, const char *why);
 /* Every receipt in turn, in the order of their numbers. */
 typedef pd_status (*pd_receipt_visit)(void *context, pd_receipt *receipt, pd_error *err);
 pd_status pd_receipts(pd_catalog *catalog, pd_receipt_visit visit, void *context, pd_error *err);
-/* Writes them, by the writer. */
+
+typedef struct pd_receipt_list {
+    pd_receipt *at;
+    uint32_t n, room;
+    const char *table; /* of this table alone; NULL: of all */
+    int pending;       /* unfinished ones alone */
+    uint32_t most;     /* the last so many; 0: all */
+} pd_receipt_list;
+/* Reads those that the list's last three members ask for. */
+pd_status pd_receipt_list_read(pd_catalog *catalog, pd_receipt_list *list, pd_error *err);
+void pd_receipt_list_free(pd_receipt_list *list);
+
+/* Writes them, on the writer's thread. Those without a number get one. */
 pd_status pd_receipts_put(pd_catalog *catalog, pd_receipt *receipts, uint32_t n, pd_error *err);
 
 #endif

@@ -103,13 +103,15 @@ static pd_status add_versions(pd_catalog *catalog, const char *table_name, uint6
                               int *found, pd_error *err)
 {
     json_t *list = json_array();
-    uint64_t numbers[PD_STEPS];
+    uint64_t *numbers = NULL;
     uint32_t n = 0;
     pd_status status = list && !json_object_set_new(out, "versions", list) ? PD_OK : no_memory(err);
     pthread_mutex_lock(&catalog->mutex);
     const pd_table *table = pd_table_find(catalog, table_name);
-    for (uint32_t i = 0; table && i < table->nversions && n < PD_STEPS; i++)
+    if (table) numbers = malloc((table->nversions + 1) * sizeof *numbers);
+    for (uint32_t i = 0; numbers && i < table->nversions; i++)
         numbers[n++] = table->versions[i].number;
+    if (table && !numbers) status = no_memory(err);
     pthread_mutex_unlock(&catalog->mutex);
     for (uint32_t i = 0; !status && i < n; i++) {
         char folder[PD_PATH_ROOM];
@@ -124,6 +126,7 @@ static pd_status add_versions(pd_catalog *catalog, const char *table_name, uint6
         json_array_append_new(list, json_integer((json_int_t)numbers[i]));
         *found = 1;
     }
+    free(numbers);
     return status;
 }
 

@@ -84,6 +84,7 @@ int pd_job_progress(void *job_context, const char *stage, uint64_t done, uint64_
     atomic_store(&job->total, total);
     atomic_store(&job->done, done);
     pd_catalog_bury(context->catalog);
+    pd_upkeep_counters(context->catalog);
     return atomic_load(&job->cancel) || atomic_load(&context->catalog->stopping);
 }
 

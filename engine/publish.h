@@ -14,9 +14,10 @@ typedef struct pd_incoming {
     pd_catalog *catalog;
     char table[PD_MAX_NAME + 1];
     uint64_t number;
-    pd_box *box;          /* held here; NULL: not loaded */
-    uint64_t drained;     /* the version taken out of service to make room; 0: none */
-    int back;             /* a rollback: what serves until now does not join the way back */
+    pd_box *box;      /* held here; NULL: not loaded */
+    uint64_t drained; /* the version taken out of service to make room; 0: none */
+    int back;         /* a rollback: what serves until now does not join the way back */
+    int any_width; /* it is older than what serves: rows of another width that came since are passed over */
     pd_followed followed; /* changes of the log that were applied to it */
 } pd_incoming;
 
@@ -36,6 +37,14 @@ void pd_incoming_stage_again(pd_catalog *catalog, const char *table, uint64_t nu
 pd_status pd_incoming_switch(pd_incoming *in, pd_job *job, pd_error *err);
 /* After a failure or at the end: lets go of what is held; a version that was taken out is loaded again. */
 void pd_incoming_end(pd_incoming *in);
+
+/* For the files of this header. Opens a version, checks that the folder holds what its name says, and loads it with pages to spare; the box
+ * has one holder. */
+pd_status pd_box_open(pd_catalog *catalog, const char *table, uint64_t number, pd_box **out, pd_error *err);
+/* As pd_incoming_warm. */
+pd_status pd_box_warm(const pd_box *box, pd_error *err);
+/* Marks a version that does not serve as broken, and says why. */
+void pd_version_broken(pd_catalog *catalog, const char *table, uint64_t number, const char *problem);
 
 /* Start: loads each table's current version; where that does not load, the one that served before it, and so on. */
 void pd_publish_restore(pd_catalog *catalog);

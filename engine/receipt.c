@@ -6,23 +6,17 @@
 #include <string.h>
 
 #include "erase_impl.h"
-#include "writer.h"
 
-pd_status pd_receipt_make(pd_receipt *r, pd_error *err)
+static pd_status no_memory(pd_error *err)
 {
-    *r = (pd_receipt){0};
-    r->done = calloc(PD_STEPS, sizeof *r->done);
-    r->pending = calloc(PD_STEPS, sizeof *r->pending);
-    if (r->done && r->pending) return PD_OK;
-    pd_receipt_free(r);
-    return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a receipt");
+    return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the receipts");
 }
 
 void pd_receipt_free(pd_receipt *r)
 {
-    free(r->done);
-    free(r->pending);
-    r->done = r->pending = NULL;
+    free(r->done.at);
+    free(r->pending.at);
+    r->done = r->pending = (pd_steps){0};
 }
 
 /* ------------------------------------------------------------------------------------------------------ steps --- */
@@ -34,67 +28,92 @@ static int same_step(const char *text, const char *step)
     return !strncmp(text, step, length) && (!text[length] || text[length] == ':');
 }
 
-static void take_out(char (*steps)[PD_STEP], uint32_t *n, const char *step)
+static void take_out(pd_steps *steps, const char *step)
 {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < *n; i++) {
-        if (same_step(steps[i], step)) continue;
-        if (kept != i) memcpy(steps[kept], steps[i], PD_STEP);
+    for (uint32_t i = 0; i < steps->n; i++) {
+        if (same_step(steps->at[i], step)) continue;
+        if (kept != i) memcpy(steps->at[kept], steps->at[i], PD_STEP);
         kept++;
     }
-    *n = kept;
+    steps->n = kept;
+}
+
+/* Room for one more; NULL: no memory, and the receipt knows. */
+static char *add_step(pd_receipt *r, pd_steps *steps)
+{
+    if (steps->n == steps->room) {
+        uint32_t room = steps->room ? steps->room * 2 : 8;
+        void *grown = realloc(steps->at, (size_t)room * PD_STEP);
+        if (!grown) {
+            r->lost = 1;
+            return NULL;
+        }
+        steps->at = grown;
+        steps->room = room;
+    }
+    return steps->at[steps->n++];
 }
 
 void pd_receipt_done(pd_receipt *r, const char *step)
 {
-    take_out(r->pending, &r->npending, step);
-    take_out(r->done, &r->ndone, step);
-    if (r->ndone < PD_STEPS) snprintf(r->done[r->ndone++], PD_STEP, "%s", step);
+    take_out(&r->pending, step);
+    take_out(&r->done, step);
+    char *text = add_step(r, &r->done);
+    if (text) snprintf(text, PD_STEP, "%s", step);
 }
 
 void pd_receipt_pending(pd_receipt *r, const char *step, const char *why)
 {
-    take_out(r->done, &r->ndone, step);
-    take_out(r->pending, &r->npending, step);
-    if (r->npending < PD_STEPS)
-        snprintf(r->pending[r->npending++], PD_STEP, *why ? "%s: %.160s" : "%s", step, why);
+    take_out(&r->done, step);
+    take_out(&r->pending, step);
+    char *text = add_step(r, &r->pending);
+    if (text) snprintf(text, PD_STEP, *why ? "%s: %.160s" : "%s", step, why);
+}
+
+int pd_receipt_wants_memory(const pd_receipt *r)
+{
+    for (uint32_t i = 0; i < r->pending.n; i++)
+        if (same_step(r->pending.at[i], PD_STEP_MEMORY)) return 1;
+    return 0;
 }
 
 /* -------------------------------------------------------------------------------------------------- documents --- */
 
-static json_t *texts_of(char (*steps)[PD_STEP], uint32_t n)
+static json_t *texts_of(const pd_steps *steps)
 {
     json_t *array = json_array();
-    for (uint32_t i = 0; array && i < n; i++)
-        json_array_append_new(array, json_string(steps[i]));
+    for (uint32_t i = 0; array && i < steps->n; i++)
+        json_array_append_new(array, json_string(steps->at[i]));
     return array;
 }
 
 pd_status pd_receipt_text(const pd_receipt *r, char **text, pd_error *err)
 {
     char id[24];
+    if (r->lost) return no_memory(err);
     snprintf(id, sizeof id, "%" PRIu64, r->id);
     json_t *body =
         json_pack("{s:s, s:s, s:f, s:f, s:f, s:I, s:o, s:o}", "table", r->table, "id", id, "asked", r->asked,
                   "deadline", r->deadline, "finished", r->finished, "sequence", (json_int_t)r->sequence,
-                  "done", texts_of(r->done, r->ndone), "pending", texts_of(r->pending, r->npending));
+                  "done", texts_of(&r->done), "pending", texts_of(&r->pending));
     *text = body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(body);
     return *text ? PD_OK : pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for a receipt");
 }
 
-static void read_steps(const json_t *array, char (*steps)[PD_STEP], uint32_t *n)
+static void read_steps(pd_receipt *r, const json_t *array, pd_steps *steps)
 {
-    for (size_t i = 0; i < json_array_size(array) && *n < PD_STEPS; i++) {
+    for (size_t i = 0; i < json_array_size(array); i++) {
         const char *text = json_string_value(json_array_get(array, i));
-        if (text) snprintf(steps[(*n)++], PD_STEP, "%s", text);
+        char *step = text ? add_step(r, steps) : NULL;
+        if (step) snprintf(step, PD_STEP, "%s", text);
     }
 }
 
 pd_status pd_receipt_read(uint64_t number, const void *bytes, size_t length, pd_receipt *r, pd_error *err)
 {
-    pd_status status = pd_receipt_make(r, err);
-    if (status) return status;
+    *r = (pd_receipt){0};
     const char *table = NULL, *id = NULL;
     json_int_t sequence = 0;
     json_t *done = NULL, *pending = NULL, *body = json_loadb(bytes, length, 0, NULL);
@@ -107,15 +126,16 @@ pd_status pd_receipt_read(uint64_t number, const void *bytes, size_t length, pd_
         r->number = number;
         memcpy(r->table, table, strlen(table) + 1);
         r->id = strtoull(id, &end, 10);
-        read_steps(done, r->done, &r->ndone);
-        read_steps(pending, r->pending, &r->npending);
+        read_steps(r, done, &r->done);
+        read_steps(r, pending, &r->pending);
         good = *id && !*end;
     } else {
         good = 0;
     }
     json_decref(body);
-    if (good) return PD_OK;
+    if (good && !r->lost) return PD_OK;
     pd_receipt_free(r);
+    if (good) return no_memory(err);
     return pd_fail(err, PD_DATA_LOSS, "erasure %" PRIu64 " is no receipt", number);
 }
 
@@ -144,11 +164,40 @@ pd_status pd_receipts(pd_catalog *catalog, pd_receipt_visit visit, void *context
     return pd_changes_documents(catalog->changes, PD_RECEIPTS, visit_document, &v, err);
 }
 
-typedef struct putting {
-    pd_catalog *catalog;
-    pd_receipt *receipts;
-    uint32_t n;
-} putting;
+static pd_status keep(void *context, pd_receipt *receipt, pd_error *err)
+{
+    pd_receipt_list *list = context;
+    if ((list->pending && receipt->finished > 0) || (list->table && strcmp(list->table, receipt->table)))
+        return PD_OK;
+    if (list->most && list->n == list->most) { /* the oldest makes room */
+        pd_receipt_free(&list->at[0]);
+        memmove(&list->at[0], &list->at[1], --list->n * sizeof *list->at);
+    }
+    if (list->n == list->room) {
+        uint32_t room = list->room ? list->room * 2 : 16;
+        pd_receipt *grown = realloc(list->at, room * sizeof *grown);
+        if (!grown) return no_memory(err);
+        list->at = grown;
+        list->room = room;
+    }
+    list->at[list->n++] = *receipt;
+    receipt->done = receipt->pending = (pd_steps){0}; /* the list's now */
+    return PD_OK;
+}
+
+pd_status pd_receipt_list_read(pd_catalog *catalog, pd_receipt_list *list, pd_error *err)
+{
+    return pd_receipts(catalog, keep, list, err);
+}
+
+void pd_receipt_list_free(pd_receipt_list *list)
+{
+    for (uint32_t i = 0; i < list->n; i++)
+        pd_receipt_free(&list->at[i]);
+    free(list->at);
+    list->at = NULL;
+    list->n = list->room = 0;
+}
 
 static pd_status last_number(void *context, uint64_t number, const void *bytes, size_t length, pd_error *err)
 {
@@ -157,27 +206,19 @@ static pd_status last_number(void *context, uint64_t number, const void *bytes, 
     return PD_OK;
 }
 
-static pd_status put(void *argument, pd_error *err)
+pd_status pd_receipts_put(pd_catalog *catalog, pd_receipt *receipts, uint32_t n, pd_error *err)
 {
-    const putting *p = argument;
     uint64_t last = 0;
-    pd_status status = pd_changes_documents(p->catalog->changes, PD_RECEIPTS, last_number, &last, err);
-    for (uint32_t i = 0; !status && i < p->n; i++) {
+    pd_status status = pd_changes_documents(catalog->changes, PD_RECEIPTS, last_number, &last, err);
+    for (uint32_t i = 0; !status && i < n; i++) {
         char *text = NULL;
-        pd_receipt *receipt = &p->receipts[i];
+        pd_receipt *receipt = &receipts[i];
         uint64_t number = receipt->number ? receipt->number : last + 1;
         status = pd_receipt_text(receipt, &text, err);
-        if (!status)
-            status = pd_changes_put(p->catalog->changes, PD_RECEIPTS, number, text, strlen(text), err);
+        if (!status) status = pd_changes_put(catalog->changes, PD_RECEIPTS, number, text, strlen(text), err);
         free(text);
         if (status) break;
         if (!receipt->number) last = receipt->number = number;
     }
     return status;
-}
-
-pd_status pd_receipts_put(pd_catalog *catalog, pd_receipt *receipts, uint32_t n, pd_error *err)
-{
-    putting p = {.catalog = catalog, .receipts = receipts, .n = n};
-    return pd_writer_run(catalog->writer, put, &p, err);
 }

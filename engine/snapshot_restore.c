@@ -173,7 +173,7 @@ static pd_status open_log(const char *data, const pd_config *config, pd_changes 
 static pd_status put_again(pd_changes *log, uint64_t number, pd_receipt *receipt, pd_error *err)
 {
     char *text = NULL;
-    receipt->ndone = receipt->npending = 0;
+    receipt->done.n = receipt->pending.n = 0;
     receipt->finished = 0;
     receipt->sequence = 0;
     pd_receipt_pending(receipt, "memory", "");

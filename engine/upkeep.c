@@ -13,8 +13,9 @@
 #define LEAST_CHANGED   256u    /* rows: a table that is smaller still is not rebuilt for every few */
 #define AFTER_FAILED_MS 600000u /* until a rebuild that failed is tried again */
 #define AFTER_DONE_MS   10000u
-#define RECOUNT_PAGES   64u /* of one call: some 0.2 ms that searches wait */
-#define RECOUNTS        32  /* sweeps over a counter's columns in a half life */
+#define RECOUNT_PAGES   64u  /* of one call: some 0.2 ms that searches wait */
+#define RECOUNT_MS      900u /* how often tables are looked at for it */
+#define RECOUNTS        32   /* sweeps over a counter's columns in a half life */
 
 /* ------------------------------------------------------------------------------------------------------- trim --- */
 
@@ -213,12 +214,20 @@ static void trim_rest(pd_catalog *catalog)
     }
 }
 
-void pd_upkeep(pd_catalog *catalog)
+void pd_upkeep_counters(pd_catalog *catalog)
 {
+    uint64_t now = pd_now_ms();
+    if (now < catalog->recount_again_ms) return;
+    catalog->recount_again_ms = now + RECOUNT_MS;
     for (pd_served *served; (served = next_to_recount(catalog)) != NULL;) {
         recount_table(catalog, served);
         pd_catalog_release(served);
     }
+}
+
+void pd_upkeep(pd_catalog *catalog)
+{
+    pd_upkeep_counters(catalog);
     trim_rest(catalog);
     start_rebuilds(catalog);
     pd_erase_upkeep(catalog);

@@ -16,6 +16,9 @@ void pd_upkeep_trim(pd_catalog *catalog, const char *table);
  * Any thread, without the mutex. */
 int pd_upkeep_urge(pd_catalog *catalog, const char *table);
 
+/* Refreshes the counters of tables that are due, at most about once a second; for long jobs as well. Builder only. */
+void pd_upkeep_counters(pd_catalog *catalog);
+
 /* A rebuild has ended well: the next may come soon. */
 void pd_upkeep_rebuilt(pd_catalog *catalog, const char *table);
 

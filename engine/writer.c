@@ -129,7 +129,8 @@ static pd_status look_for_key(pd_writer *writer, pd_write **group, uint32_t n, p
     pd_error none;
     pd_status status =
         pd_changes_find_key(writer->catalog->changes, w->batch->key, &w->written.sequence, &none);
-    if (!status) w->written.repeated = w->written.durable = 1;
+    w->written.repeated = !status;
+    w->written.durable = !status && writer->catalog->config->changes_durability == PD_DURABLE_SYNC;
     if (status && status != PD_NOT_FOUND) {
         *err = none;
         return status;
@@ -482,7 +483,7 @@ pd_status pd_writer_submit(pd_writer *writer, pd_write *write, pd_error *err)
     if (writer->stopping) {
         status = pd_fail(err, PD_UNAVAILABLE, "stopping");
     } else if (writer->waiting >= PD_WRITES_WAITING ||
-               writer->waiting_bytes + write->batch->length > PD_WRITES_BYTES) {
+               (writer->waiting && writer->waiting_bytes + write->batch->length > PD_WRITES_BYTES)) {
         status =
             pd_fail(err, PD_RESOURCE_EXHAUSTED, "%u batches of %" PRIu64 " MiB wait to be written already",
                     writer->waiting, writer->waiting_bytes >> 20);

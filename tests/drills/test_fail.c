@@ -90,7 +90,8 @@ static void every_call(failing *x, void (*fn)(failing *), const char *what, uint
         disarm(x);
         must_hold(x, when);
         if (!load_step(&x->clients[0], LOAD_UPSERT))
-            fail_msg("%s (%s): service does not go on: %s (%s)", when, x->f.state->what, x->clients[0].last_message, x->f.host.folder);
+            fail_msg("%s (%s): service does not go on: %s (%s)", when, x->f.state->what,
+                     x->clients[0].last_message, x->f.host.folder);
         if (done % each_restart) continue;
         server_kill(&x->f.host);
         faulty_start(&x->f, load_sets, false);

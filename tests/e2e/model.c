@@ -104,18 +104,16 @@ uint64_t model_before(const model *m)
     return m->nbefore ? m->before[0] : 0;
 }
 
-/* What is pushed goes on from the counters of the rows that it replaces. */
+/* Rows that have counted nothing go on from the counters of the rows that they replace. */
 static void carry_heat(model *m, const model_version *next)
 {
     const model_version *now = model_serving(m);
-    for (uint32_t id = 0; now && next && !next->parent && id < MODEL_IDS; id++) {
-        const model_row *from = &now->rows[id];
-        if (!from->there || from->heat == 0 || !next->pushed[id]) continue;
+    for (uint32_t id = 0; now && next && id < MODEL_IDS; id++) {
+        const model_row *from = &now->rows[id], *to = &next->rows[id];
+        if (!from->there || from->heat == 0 || !to->there || to->heat != 0) continue;
         for (uint32_t i = 0; i < m->count; i++) {
-            model_row *own = &m->versions[i]->rows[id];
-            bool sure = next->pushed[id] == MODEL_PUSHED || own->heat == from->heat;
-            own->heat = sure ? from->heat : NAN;
-            own->heat_at = from->heat_at;
+            m->versions[i]->rows[id].heat = from->heat;
+            m->versions[i]->rows[id].heat_at = from->heat_at;
         }
     }
 }
@@ -180,13 +178,6 @@ void model_delete(model *m, uint64_t id)
 {
     for (uint32_t i = 0; i < m->count; i++)
         m->versions[i]->rows[id] = (model_row){0};
-}
-
-void model_erase(model *m, uint64_t id)
-{
-    model_delete(m, id);
-    for (uint32_t i = 0; i < m->count; i++)
-        if (m->versions[i]->pushed[id]) m->versions[i]->pushed[id] = MODEL_DOUBTED;
 }
 
 void model_count(model *m, uint64_t id, double weight)

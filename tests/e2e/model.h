@@ -20,8 +20,6 @@ enum {
     MODEL_TEXT = 96,
 };
 
-enum { MODEL_ABSENT, MODEL_PUSHED, MODEL_DOUBTED };
-
 #define MODEL_HALF_LIFE_HOURS 1.0
 
 typedef struct model_row {
@@ -36,8 +34,6 @@ typedef struct model_row {
 
 typedef struct model_version {
     uint64_t number, parent; /* parent: what it was rebuilt from; 0 */
-    /* Is in its files, whose rows take over counters; MODEL_DOUBTED: was erased, and may have been scrubbed from them by now. */
-    uint8_t pushed[MODEL_IDS];
     model_row rows[MODEL_IDS];
 } model_version;
 
@@ -82,7 +78,6 @@ void model_rebuilt(model *m, uint64_t number);
 /* Changes, of every version. */
 void model_upsert(model *m, uint64_t id, const model_row *row); /* its heat stays */
 void model_delete(model *m, uint64_t id);
-void model_erase(model *m, uint64_t id);
 void model_count(model *m, uint64_t id, double weight); /* as the serving version counts */
 
 const char *model_dept(uint8_t dept); /* "" unknown */

@@ -257,6 +257,60 @@ static void test_a_key_does_a_write_once(void **state)
     close_shop(&host, client);
 }
 
+static void test_a_key_is_its_tables_own(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    uint64_t id = 5000;
+    float query[DIM];
+    lonely(1, query);
+    must(push_rows(client, "u", NULL, 100, DIM, rows, NULL, NULL, false, NULL, &error), error);
+    pados_upsert upsert = {.ids = &id, .count = 1, .vectors = query, .dim = DIM, .key = "k1"};
+    for (int i = 0; i < 2; i++) {
+        upsert.table = i ? "u" : "t";
+        must(pados_upsert_run(client, &upsert, &written, &error), error);
+        assert_false(written.repeated);
+        assert_int_equal(written.fresh, 1);
+    }
+    must(pados_upsert_run(client, &upsert, &written, &error), error);
+    assert_true(written.repeated);
+    close_shop(&host, client);
+}
+
+static void test_a_rollback_goes_back_to_another_width(void **state)
+{
+    (void)state;
+    enum { NARROW = 8 };
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    pados_upsert upsert = {
+        .table = "t", .ids = (const uint64_t[]){4000}, .count = 1, .vectors = rows, .dim = NARROW};
+    must(push_rows(client, "t", "table = { metric = \"cosine\"; dim = 8; };", ROWS, NARROW, rows, NULL, NULL,
+                   false, NULL, &error),
+         error);
+    must(pados_upsert_run(client, &upsert, &written, &error), error);
+    must(rollback(client, "t", &error), error);
+    for (int life = 0; life < 2; life++) {
+        pados_result *r = nearest(client, rows, 0, false);
+        assert_int_equal(r->version, 1);
+        assert_int_equal(r->ids[0], 0);
+        pados_result_free(r);
+        Pados__V1__Reply *reply;
+        must(table_get(client, "t", &reply, &error), error);
+        if (!life) assert_non_null(strstr(reply->table->info->problem, "another width"));
+        pados_reply_free(reply);
+        if (life) break;
+        server_kill(&host);
+        server_start(&host, NULL);
+    }
+    close_shop(&host, client);
+}
+
 static void test_bad_batches_are_refused_whole_and_by_name(void **state)
 {
     (void)state;
@@ -653,6 +707,8 @@ int main(void)
         cmocka_unit_test(test_a_deleted_row_never_comes_back),
         cmocka_unit_test(test_attributes_change_without_the_vector),
         cmocka_unit_test(test_a_key_does_a_write_once),
+        cmocka_unit_test(test_a_key_is_its_tables_own),
+        cmocka_unit_test(test_a_rollback_goes_back_to_another_width),
         cmocka_unit_test(test_bad_batches_are_refused_whole_and_by_name),
         cmocka_unit_test(test_what_is_bought_now_trends_at_once_and_after_a_restart),
         cmocka_unit_test(test_a_rebuild_holds_what_was_changed_and_frees_the_log),

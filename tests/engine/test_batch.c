@@ -85,7 +85,7 @@ static void test_a_record_gives_back_the_request(void **state)
     assert_int_equal(pd_batch_of_record(&record, &read, &err), PD_OK);
     assert_int_equal(read->kind, PD_BATCH_UPSERT);
     assert_string_equal(read->table, "goods");
-    assert_string_equal(read->key, "k");
+    assert_string_equal(read->key, "goods/k");
     assert_int_equal(read->n, N);
     assert_memory_equal(read->ids, ids, sizeof ids);
     assert_memory_equal(read->vectors, vectors, sizeof vectors);
@@ -212,7 +212,7 @@ static void test_a_request_is_refused_by_the_field_that_is_wrong(void **state)
     s.upsert.n_ids = 0;
     assert_int_equal(pd_batch_of_request(&s.request, &batch, &err), PD_INVALID_ARGUMENT);
     fill(&s);
-    char key[PD_CHANGE_KEY + 2];
+    char key[PD_BATCH_KEY + 2];
     memset(key, 'k', sizeof key - 1);
     key[sizeof key - 1] = 0;
     s.upsert.key = key;

@@ -106,7 +106,7 @@ static void test_what_is_not_known_or_out_of_bounds_is_refused_by_name(void **st
     refused("spare_percent=1001", "spare_percent");
     refused("writer_threads=0", "writer_threads");
     refused("deadline_ms=100000", "max_deadline_ms");
-    refused("max_chunk=33554432", "max_message");
+    refused("max_chunk=67108864", "max_message");
     refused("queue_queries=100", "max_queries");
 }
 
