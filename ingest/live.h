@@ -143,7 +143,8 @@ typedef struct pd_live_source {
 } pd_live_source;
 
 /* Exact search over what the table holds now, page by page as the stream passes: pd_version_exact() with changes. Any thread but the
- * one that searches. A row that moves to another list meanwhile may be missed; none is answered twice. */
+ * one that searches. Rows written while the pages pass are looked at once more at the end, all at one moment: none is missed, and none
+ * answered twice. One that goes meanwhile may be answered as it was. */
 pd_status pd_resident_exact(pd_resident *resident, const pd_live_source *source, pd_device *device,
                             const pd_query *queries, uint32_t count, pd_answer *answers, pd_progress progress,
                             void *context, pd_error *err);

@@ -14,6 +14,8 @@
 
 #define PAGES_BYTES  (1u << 20)  /* of one visit to the executor */
 #define SOURCE_BYTES (16u << 20) /* of source rows held */
+#define LATE_PAGES   64u         /* that hold rows written during an exact search, at first */
+#define MORE_HITS    32u         /* asked for beyond k, since rows that move may be met twice */
 
 typedef struct piece {
     pd_resident *r;
@@ -162,48 +164,169 @@ static pd_status search_piece(piece *p, void *context, pd_error *err)
     return pd_exact_block(s->device, s->exact, &block, err);
 }
 
-/* A row that moved while the pages went by may have been met twice: the one where it is now stays. */
-static pd_status drop_twice(const pd_resident *r, pd_answer *answers, uint32_t count, pd_error *err)
+/* Pages that hold rows written since the search began, as they are at one moment: one that moved to a page that had gone by already is
+ * found there. */
+typedef struct late {
+    pd_resident *r;
+    uint64_t since;
+    uint32_t room, n, found;
+    uint32_t *numbers;    /* [room] */
+    unsigned char *pages; /* [room][page_bytes] */
+    uint64_t *refs;       /* [room][PD_PAGE_ROWS] */
+} late;
+
+static void late_close(late *l)
 {
+    free(l->numbers);
+    free(l->pages);
+    free(l->refs);
+}
+
+static pd_status late_open(late *l, uint32_t room, pd_error *err)
+{
+    late_close(l);
+    l->room = room;
+    l->numbers = malloc(room * sizeof *l->numbers);
+    l->pages = aligned_alloc(64, room * l->r->info->layout.page_bytes);
+    l->refs = malloc((size_t)room * PD_PAGE_ROWS * sizeof *l->refs);
+    if (l->numbers && l->pages && l->refs) return PD_OK;
+    return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for %u pages", room);
+}
+
+static int is_late(const uint64_t *refs, uint64_t since)
+{
+    int some = 0;
+    for (uint32_t i = 0; i < PD_PAGE_ROWS; i++)
+        some |= pd_ref_sequence(refs[i]) > since;
+    return some;
+}
+
+/* On the executor. */
+static pd_status copy_late(void *argument, pd_error *err)
+{
+    late *l = argument;
+    pd_resident *r = l->r;
     pd_status status = PD_OK;
-    for (uint32_t q = 0; !status && q < count; q++) {
-        pd_answer *answer = &answers[q];
-        pd_idmap met;
-        uint32_t kept = 0;
-        status = pd_idmap_open(&met, answer->count, err);
-        for (uint32_t i = 0; !status && i < answer->count; i++)
-            if (pd_resident_slot(r, answer->hits[i].id) == answer->hits[i].slot)
-                pd_idmap_set(&met, answer->hits[i].id, i);
-        for (uint32_t i = 0; !status && i < answer->count; i++) {
-            uint32_t best = pd_idmap_put(&met, answer->hits[i].id, i);
-            if (best == PD_IDMAP_NONE || best == i) answer->hits[kept++] = answer->hits[i];
-        }
-        if (status) break;
-        answer->count = kept;
-        pd_idmap_close(&met);
+    l->n = l->found = 0;
+    for (uint32_t page = 0; !status && page < r->places.npages; page++) {
+        const uint64_t *refs = __atomic_load_n(&r->refs[page], __ATOMIC_ACQUIRE);
+        if (!refs || !r->places.live[page] || !is_late(refs, l->since)) continue;
+        if (l->found++ >= l->room) continue;
+        l->numbers[l->n] = page;
+        memcpy(l->refs + (size_t)l->n * PD_PAGE_ROWS, refs, PD_PAGE_ROWS * sizeof *refs);
+        status = pd_index_read_pages(r->index, PD_PAGES_MAIN, page, 1,
+                                     l->pages + l->n * r->info->layout.page_bytes, err);
+        l->n++;
     }
     return status;
+}
+
+static pd_status find_late(late *l, const pd_live_source *source, pd_error *err)
+{
+    pd_status status = late_open(l, LATE_PAGES, err);
+    if (!status) status = source->on_executor(source->context, copy_late, l, err);
+    while (!status && l->found > l->n) { /* there were more than there is room for */
+        status = late_open(l, l->found + l->found / 2, err);
+        if (!status) status = source->on_executor(source->context, copy_late, l, err);
+    }
+    return status;
+}
+
+static pd_status search_late(piece *p, search *s, uint64_t since, pd_error *err)
+{
+    const pd_layout *layout = &p->r->info->layout;
+    late l = {.r = p->r, .since = since};
+    pd_status status = find_late(&l, p->source, err);
+    for (uint32_t i = 0; !status && i < l.n; i++) {
+        p->first = l.numbers[i];
+        p->count = 1;
+        memcpy(p->pages, l.pages + i * layout->page_bytes, layout->page_bytes);
+        memcpy(p->refs, l.refs + (size_t)i * PD_PAGE_ROWS, PD_PAGE_ROWS * sizeof *p->refs);
+        float *term = pd_page_term(layout, p->pages);
+        for (uint32_t row = 0; row < PD_PAGE_ROWS; row++)
+            if (pd_ref_sequence(p->refs[row]) <= since) term[row] = -INFINITY;
+        status = fill_rows(p, err);
+        if (!status) status = search_piece(p, s, err);
+    }
+    late_close(&l);
+    return status;
+}
+
+/* Hits into the caller's k. A row that was written while the pages went by may have been met twice: the one where it is now stays. */
+static pd_status keep_once(const pd_resident *r, const pd_answer *found, pd_answer *answer, uint32_t k,
+                           pd_error *err)
+{
+    pd_idmap met;
+    pd_status status = pd_idmap_open(&met, found->count, err);
+    if (status) return status;
+    for (uint32_t i = 0; i < found->count; i++)
+        if (pd_resident_slot(r, found->hits[i].id) == found->hits[i].slot)
+            pd_idmap_set(&met, found->hits[i].id, i);
+    answer->count = 0;
+    answer->scanned = found->scanned;
+    for (uint32_t i = 0; i < found->count && answer->count < k; i++) {
+        uint32_t best = pd_idmap_put(&met, found->hits[i].id, i);
+        if (best == PD_IDMAP_NONE || best == i) answer->hits[answer->count++] = found->hits[i];
+    }
+    pd_idmap_close(&met);
+    return PD_OK;
+}
+
+/* The same queries for a few hits more, into room of their own. */
+typedef struct asking {
+    pd_query *queries;
+    pd_answer *answers;
+    pd_hit *hits;
+} asking;
+
+static void asking_close(asking *a)
+{
+    free(a->queries);
+    free(a->answers);
+    free(a->hits);
+}
+
+static pd_status asking_open(asking *a, const pd_query *queries, uint32_t count, pd_error *err)
+{
+    size_t room = 0, at = 0;
+    a->queries = malloc((count + 1) * sizeof *a->queries);
+    a->answers = calloc(count + 1, sizeof *a->answers);
+    for (uint32_t q = 0; a->queries && q < count; q++) {
+        a->queries[q] = queries[q];
+        a->queries[q].k = queries[q].k + MORE_HITS < PD_MAX_DEPTH ? queries[q].k + MORE_HITS : PD_MAX_DEPTH;
+        room += a->queries[q].k;
+    }
+    a->hits = malloc((room + 1) * sizeof *a->hits);
+    if (!a->queries || !a->answers || !a->hits)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the hits of %u queries", count);
+    for (uint32_t q = 0; q < count; at += a->queries[q++].k)
+        a->answers[q].hits = a->hits + at;
+    return PD_OK;
 }
 
 pd_status pd_resident_exact(pd_resident *r, const pd_live_source *source, pd_device *device,
                             const pd_query *queries, uint32_t count, pd_answer *answers, pd_progress progress,
                             void *context, pd_error *err)
 {
-    piece p;
+    piece p = {0};
+    asking a = {0};
     search s = {.device = device};
     uint64_t applied = __atomic_load_n(&r->applied, __ATOMIC_ACQUIRE);
-    pd_status status = piece_open(&p, r, source, 0, err);
-    if (!status) status = pd_exact_begin(device, &r->info->shape, queries, count, &s.exact, err);
+    pd_status status = asking_open(&a, queries, count, err);
+    if (!status) status = piece_open(&p, r, source, 0, err);
+    if (!status) status = pd_exact_begin(device, &r->info->shape, a.queries, count, &s.exact, err);
     if (!status) {
         status = each_piece(&p, search_piece, &s, "exact", progress, context, err);
+        if (!status) status = search_late(&p, &s, applied, err);
         if (status)
             pd_exact_end(device, s.exact, NULL, NULL);
         else
-            status = pd_exact_end(device, s.exact, answers, err);
+            status = pd_exact_end(device, s.exact, a.answers, err);
     }
+    for (uint32_t q = 0; !status && q < count; q++)
+        status = keep_once(r, &a.answers[q], &answers[q], queries[q].k, err);
     piece_close(&p);
-    if (!status && applied != __atomic_load_n(&r->applied, __ATOMIC_ACQUIRE))
-        status = drop_twice(r, answers, count, err);
+    asking_close(&a);
     return status;
 }
 
