@@ -152,16 +152,29 @@ int server_refused(const char *const *args, char *log, size_t room)
     return status;
 }
 
-uint64_t server_resident(const server *s)
+/* A line of /proc/PID/status, in bytes. */
+static uint64_t status_of(const server *s, const char *name)
 {
-    char path[64];
-    unsigned long long total = 0, resident = 0;
-    snprintf(path, sizeof path, "/proc/%d/statm", (int)s->pid);
+    char path[64], line[256];
+    unsigned long long kib = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)s->pid);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
-    assert_int_equal(fscanf(file, "%llu %llu", &total, &resident), 2);
+    while (fgets(line, sizeof line, file))
+        if (!strncmp(line, name, strlen(name))) sscanf(line + strlen(name), "%llu", &kib);
     fclose(file);
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+    assert_true(kib > 0);
+    return (uint64_t)kib << 10;
+}
+
+uint64_t server_resident(const server *s)
+{
+    return status_of(s, "VmRSS:");
+}
+
+uint64_t server_own(const server *s)
+{
+    return status_of(s, "RssAnon:");
 }
 
 /* A push source over bytes in memory. */

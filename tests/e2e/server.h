@@ -28,6 +28,8 @@ pados_client *server_client(const server *s);
 int server_refused(const char *const *args, char *log, size_t room);
 /* Resident bytes of the process. */
 uint64_t server_resident(const server *s);
+/* The same without what is mapped from files: of the log of changes as much is resident as the system's cache likes. */
+uint64_t server_own(const server *s);
 
 /* Pushes rows: vectors [rows][dim] f32, ids may be NULL, attributes CSV text or NULL, schema text or NULL. */
 pados_status push_rows(pados_client *client, const char *table, const char *schema, uint64_t rows,
