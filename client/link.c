@@ -23,6 +23,7 @@ enum {
     WHOLE_BYTES = 16 << 10, /* a request of no more than this goes into the system's buffer at once */
     REDIAL_MS = 3000,       /* without a connection, until a dialer is thought dead */
     FLUSH_MS = 1000,
+    HANDSHAKE_MS = 200,
 };
 
 typedef struct lane {
@@ -421,9 +422,24 @@ static void flush_half_sent(pd_link *link)
     lane_close(one);
 }
 
+/* nng 1.5.2 never frees a connection whose handshake ends while its dialer is being closed (4 KiB, in a ring that nothing
+ * points to): one that was dialled just now is waited for. */
+static void await_handshake(pd_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    uint64_t until_ms = link->dialed_ms + HANDSHAKE_MS;
+    while (!link->pipe && pd_client_now_ms() < until_ms) {
+        struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
+                                 .tv_nsec = (long)(until_ms % 1000) * 1000000};
+        pthread_cond_timedwait(&link->changed, &link->lock, &until);
+    }
+    pthread_mutex_unlock(&link->lock);
+}
+
 void pd_link_close(pd_link *link)
 {
     if (!link) return;
+    await_handshake(link);
     flush_half_sent(link);
     while (link->free) {
         lane *one = link->free;

@@ -184,6 +184,11 @@ static void restore_table(pd_catalog *catalog, pd_table *table)
 
 void pd_publish_restore(pd_catalog *catalog)
 {
-    for (uint32_t i = 0; i < catalog->tables.count; i++)
-        restore_table(catalog, catalog->tables.at[i]);
+    for (uint32_t i = 0; i < catalog->tables.count; i++) {
+        pd_table *table = catalog->tables.at[i];
+        restore_table(catalog, table);
+        /* Pushes and rebuilds that were killed between their version's birth and their own pruning add up, too. Where the
+         * current version does not serve, any other may be wanted. */
+        if (table->serving && table->serving->served.number == table->current) pd_publish_prune(catalog, table->name, 0);
+    }
 }

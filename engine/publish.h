@@ -46,7 +46,7 @@ pd_status pd_box_warm(const pd_box *box, pd_error *err);
 /* Marks a version that does not serve as broken, and says why. */
 void pd_version_broken(pd_catalog *catalog, const char *table, uint64_t number, const char *problem);
 
-/* Start: loads each table's current version; where that does not load, the one that served before it, and so on. */
+/* Start: loads each table's current version, and prunes; where that does not load, the one that served before it, and so on. */
 void pd_publish_restore(pd_catalog *catalog);
 
 /* Kept versions beyond what the schema, or else the configuration, keeps go. spare: one that stays and does not count, 0: none. */

@@ -470,6 +470,37 @@ static void test_versions_that_are_never_published_do_not_add_up(void **state)
     fixture_remove(&f);
 }
 
+/* Who is killed between making a version and pruning leaves one more each time: the next start prunes. */
+static void test_a_start_removes_what_is_kept_too_long(void **state)
+{
+    (void)state;
+    fixture f;
+    pd_error err;
+    fixture_make(&f, 64);
+    f.config->keep = 5;
+    push_plan p = plan(one);
+    p.schema = "table = { metric = \"l2\"; };";
+    for (int i = 0; i < 4; i++)
+        must(push(&f, &p, 1, NULL, &err), err);
+    fixture_close(&f);
+    f.config->keep = 1;
+    fixture_open(&f);
+    assert_int_equal(serving(&f, "t"), 4);
+    assert_string_equal(state_of(&f, "t", 3, NULL), "kept");
+    assert_string_equal(state_of(&f, "t", 2, NULL), "");
+    assert_false(fixture_exists(&f, "tables/t/v00000001"));
+    fixture_close(&f);
+    /* Not while an older one must stand in: it may be all there is. */
+    char path[512];
+    f.config->keep = 0;
+    fixture_path(&f, path, "tables/t/v00000004/lists.bin");
+    assert_int_equal(truncate(path, 10), 0);
+    fixture_open(&f);
+    assert_int_equal(serving(&f, "t"), 3);
+    assert_true(fixture_exists(&f, "tables/t/v00000004"));
+    fixture_remove(&f);
+}
+
 /* Slabs are given out in steps of 4 MiB: this table takes two of them, a small one takes one. */
 enum { BIG = 3000, WIDE = 256 };
 #define WIDE_SCHEMA "code = \"f32\"; refine = \"f32\"; metric = \"l2\"; nlist = 8; "
@@ -849,6 +880,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_push_leaves_what_serves_and_nothing_of_itself),
         cmocka_unit_test(test_older_versions_than_the_schema_keeps_are_removed),
         cmocka_unit_test(test_versions_that_are_never_published_do_not_add_up),
+        cmocka_unit_test(test_a_start_removes_what_is_kept_too_long),
         cmocka_unit_test(test_a_schema_silent_about_keep_keeps_as_many_as_the_server_says),
         cmocka_unit_test(test_a_table_that_does_not_fit_is_refused_and_kept_on_disk),
         cmocka_unit_test(test_a_table_that_drains_makes_room_and_one_that_does_not_is_refused),
