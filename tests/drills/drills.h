@@ -20,7 +20,7 @@ static inline uint64_t number_of(const char *name, uint64_t otherwise)
 
 static inline uint64_t seed_of_run(void)
 {
-    uint64_t seed = number_of("PADOS_SEED", (uint64_t)time(NULL));
+    uint64_t seed = number_of("PADOS_SEED", 2026);
     print_message("PADOS_SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }

@@ -1,6 +1,6 @@
 /* Random lives of a table, each step compared with a model in memory (model.h).
  *
- *     PADOS_SEED=n    the same life again
+ *     PADOS_SEED=n    another life, or the same again
  *     PADOS_STEPS=n   a longer one
  *
  * Rows are pushed (with changes made while the push is under way), staged, published, rolled back and rebuilt, upserted, updated,
@@ -13,7 +13,6 @@
 #include <math.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TABLE "goods"
@@ -729,7 +728,7 @@ static void test_a_random_life_is_what_the_model_says(void **state)
 {
     (void)state;
     static world w;
-    uint64_t seed = number_of("PADOS_SEED", (uint64_t)time(NULL)), steps = number_of("PADOS_STEPS", 300);
+    uint64_t seed = number_of("PADOS_SEED", 2026), steps = number_of("PADOS_STEPS", 300);
     print_message("PADOS_SEED=%llu PADOS_STEPS=%llu\n", (unsigned long long)seed, (unsigned long long)steps);
     begin(&w, seed);
     for (w.step = 1; w.step <= steps; w.step++)

@@ -2,7 +2,6 @@
 #include "drill.h"
 #include "perform.h"
 
-#include <time.h>
 
 #define RECORDS    11u
 #define AFTERWARDS 50000u /* bytes of the diary */
@@ -159,7 +158,7 @@ static void check_log(const char *folder, const story *s, uint64_t cut, const ch
 static uint64_t seed_of_run(void)
 {
     const char *given = getenv("PADOS_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    uint64_t seed = given ? strtoull(given, NULL, 10) : 2026;
     print_message("PADOS_SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }
