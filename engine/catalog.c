@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +83,6 @@ void pd_catalog_bury(pd_catalog *catalog)
         dead = next;
     }
     if (!buried) return;
-    malloc_trim(0); /* what tables held in the arenas of many threads goes back to the system */
     pthread_mutex_lock(&catalog->mutex);
     catalog->boxes -= buried;
     pthread_cond_broadcast(&catalog->changed);

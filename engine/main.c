@@ -1,6 +1,7 @@
 /* padosd: arguments, signals, start and stop. */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -163,8 +164,21 @@ static int serve(const pd_config *config, const arguments *args)
     return 0;
 }
 
+/* What a table holds in host memory comes and goes in large pieces, allocated by many threads. Left alone glibc comes to keep
+ * pieces of up to 32 MiB in each thread's arena, which grow with every version; pieces of MAPPED_BYTES and more are mapped, so that freeing
+ * one gives it back. Not malloc_trim when a table closes: it holds every arena's lock, at the builder's idle priority. */
+static void settle_memory(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    enum { MAPPED_BYTES = 1 << 20 };
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+    mallopt(M_TRIM_THRESHOLD, 2 * MAPPED_BYTES);
+#endif
+}
+
 int main(int argc, char **argv)
 {
+    settle_memory();
     arguments args = {0};
     pd_error err = {0};
     pd_config *config;
