@@ -10,7 +10,7 @@
 #include "peer.cuh"
 
 #ifndef DOT_BYTES
-#define DOT_BYTES ((size_t)1 << 30)
+#define DOT_BYTES ((size_t)4 << 30)
 #define SQUARE    8192u /* sides of the matrices that show what the product can do */
 #endif
 #define TRIAL_SHARE 8u   /* of the rows are gone through when bytes are tried */
@@ -50,7 +50,7 @@ static size_t try_bytes(contest *c, uint32_t batch)
     uint64_t rows = c->m.rows / TRIAL_SHARE > PEER_MOST ? c->m.rows / TRIAL_SHARE : c->m.rows;
     size_t best = DOT_BYTES;
     double least = INFINITY;
-    for (size_t bytes = DOT_BYTES; bytes >= DOT_BYTES / 64; bytes /= 8) {
+    for (size_t bytes = DOT_BYTES; bytes >= DOT_BYTES / 512; bytes /= 8) {
         if (bytes / sizeof(float) / batch < 32) break;
         time_once(c, 0, batch, rows, bytes);
         double ms = time_once(c, 1, batch, rows, bytes);

@@ -109,6 +109,7 @@ else
     printf '%-28s %-8s\n' "memcheck, racecheck" "not run" >>"$rows"
 fi
 
+rm -f "$build"/scale-*.log "$build"/peer-*.log # of an earlier run
 # made PROGRAM NAME SECONDS MIB OPTION...: pados-gpu-PROGRAM over rows made on the device, if it has so many MiB.
 made() {
     program=$1
@@ -135,7 +136,7 @@ peer() {
 # Counted for an H200, of these a scale of 1M takes 15 s, of 100M 30 s, of 300M 45 s, a peer of 1M 10 s and of 100M 25 s, most of it what each batch is
 # timed for: two minutes. They may take three times as long.
 made scale scale-1M 60 4000 --generate 1000000x96 --nlist 4096 --fused 4x32:0.3
-peer peer-1M 40 4000 --generate 1000000x96
+peer peer-1M 40 6000 --generate 1000000x96
 if [ -z "$quick" ]; then
     made scale scale-100M 240 48000 --generate 100000000x96 --nlist 65536 --fused 4x32:0.3 --queries 200
     peer peer-100M 90 48000 --generate 100000000x96
@@ -143,6 +144,25 @@ if [ -z "$quick" ]; then
     [ "$memory" -lt 132000 ] || refine=f16 # 394 bytes a row
     made scale scale-300M 200 60000 --generate 300000000x128 --nlist 65536 --fused 4x32:0.3 --refine "$refine" --queries 50
 fi
+
+# beside SIZE: queries/s and recall of the two, a line each, out of what they have said.
+beside() {
+    [ ! -f "$build/scale-$1.log" ] || [ ! -f "$build/peer-$1.log" ] || awk -v size="$1" '
+        function see(name, batch, rate) {
+            if (!(name in line)) names[++n] = name
+            line[name] = line[name] sprintf(" %11s", rate)
+            if (n == 1) head = head sprintf(" %11s", batch)
+        }
+        $1 == "nprobe" { recall["pados"] = $4 }
+        $1 == "similarity" { see("pados", $2, $4) }
+        $1 == "cublas" && $3 ~ /^[0-9]+$/ { recall[$1 " " $2] = $4; see($1 " " $2, $3, $5) }
+        END {
+            printf "\n%-20s%s %9s\n", "queries/s, " size, head, "recall@10"
+            for (i = 1; i <= n; i++) printf "%-20s%s %9s\n", names[i], line[names[i]], recall[names[i]]
+        }' "$build/scale-$1.log" "$build/peer-$1.log" >>"$rows"
+}
+beside 1M
+[ -n "$quick" ] || beside 100M
 
 cat "$figures"
 say "done in $(($(date +%s) - begin)) s"
