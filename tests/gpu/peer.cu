@@ -51,7 +51,7 @@ static size_t try_bytes(contest *c, uint32_t batch)
     size_t best = DOT_BYTES;
     double least = INFINITY;
     for (size_t bytes = DOT_BYTES; bytes >= DOT_BYTES / 512; bytes /= 8) {
-        if (bytes / sizeof(float) / batch < 32) break;
+        if (bytes / sizeof(float) / batch < PEER_EVEN) break;
         time_once(c, 0, batch, rows, bytes);
         double ms = time_once(c, 1, batch, rows, bytes);
         if (ms < least) {

@@ -21,6 +21,7 @@
 #define PEER_CHUNK   (PEER_THREADS * PEER_EACH)
 #define PEER_ROOM    (PEER_CHUNK + 1024u) /* candidates of a block */
 #define PEER_BLOCKS  16u                  /* for each multiprocessor, where queries are few */
+#define PEER_EVEN    32u                  /* rows that are multiplied come in so many: i8 products want 4 */
 #define PEER_ENCODES 65536u               /* rows that are made at a time */
 #ifndef PEER_MOST
 #define PEER_MOST (1u << 22) /* rows of a piece */
@@ -28,7 +29,7 @@
 
 /* Vectors as cuBLAS takes them. */
 typedef struct peer_vectors {
-    void *data;   /* [n][ld] f16 or i8, zeros behind dim */
+    void *data;   /* [n][ld] f16 or i8, zeros behind dim and behind the last */
     float *norms; /* [n] squared lengths of what data stands for */
     uint64_t n;
     float scale; /* of i8: a value is scale * its code. f16: 1 */
@@ -233,9 +234,11 @@ static inline cudaError_t peer_take(peer_search *p, const pd_cuda_source *source
     uint32_t order = 0, some;
     out->n = source->n;
     out->scale = 1.0f;
-    /* Whole chunks of 4 are read. */
-    cudaError_t error = cudaMalloc(&out->data, source->n * p->ld * each);
-    if (error == cudaSuccess) error = cudaMalloc((void **)&out->norms, (source->n + 4) * sizeof(float));
+    size_t all = (size_t)source->n * p->ld * each, behind = (size_t)PEER_EVEN * p->ld * each;
+    cudaError_t error = cudaMalloc(&out->data, all + behind);
+    if (error == cudaSuccess) error = cudaMemsetAsync((char *)out->data + all, 0, behind, p->stream);
+    if (error == cudaSuccess)
+        error = cudaMalloc((void **)&out->norms, (source->n + PEER_EVEN) * sizeof(float));
     if (error == cudaSuccess) error = cudaMemsetAsync(most, 0, sizeof *most, p->stream);
     for (int pass = p->whole ? 0 : 1; pass < 2; pass++) {
         for (uint64_t done = 0; error == cudaSuccess && done < source->n; done += some) {
@@ -298,7 +301,7 @@ static inline pd_status peer_open(pd_cuda_device *device, const pd_cuda_source *
 
 /* ------------------------------------------------------------------------------------------------ answering --- */
 
-/* dots: [n][room], of n queries with m rows. */
+/* dots: [n][room], of n queries with m rows; both are even (PEER_EVEN). */
 static inline cublasStatus_t peer_product(peer_search *p, const void *rows, const void *queries, uint32_t m,
                                           uint32_t n, uint32_t ld, uint32_t room)
 {
@@ -326,8 +329,8 @@ static inline pd_status peer_ask(peer_search *p, uint32_t first, uint32_t batch,
     size_t each = p->whole ? sizeof(int8_t) : sizeof(pd_f16), fit = dot_bytes / sizeof(float) / batch;
     peer_piece piece = {};
     fit = fit > PEER_MOST ? PEER_MOST : fit;
-    piece.room = (uint32_t)(fit < 32 ? 32 : fit / 32 * 32);
-    if (piece.room > n) piece.room = (uint32_t)((n + 31) / 32 * 32);
+    piece.room = (uint32_t)(fit < PEER_EVEN ? PEER_EVEN : fit / PEER_EVEN * PEER_EVEN);
+    if (piece.room > n) piece.room = (uint32_t)((n + PEER_EVEN - 1) / PEER_EVEN * PEER_EVEN);
     peer_cut_up(p, batch, &piece);
     if ((size_t)piece.room * batch * sizeof(float) > p->dot_bytes ||
         (size_t)batch * piece.slices * p->k > p->places || first + (uint64_t)batch > p->queries.n ||
@@ -350,7 +353,8 @@ static inline pd_status peer_ask(peer_search *p, uint32_t first, uint32_t batch,
         piece.first = (uint32_t)done;
         piece.n = n - done < piece.room ? (uint32_t)(n - done) : piece.room;
         piece.norms = p->rows.norms + done;
-        status = peer_say(peer_product(p, (const char *)p->rows.data + done * p->ld * each, queries, piece.n,
+        uint32_t even = (piece.n + PEER_EVEN - 1) / PEER_EVEN * PEER_EVEN;
+        status = peer_say(peer_product(p, (const char *)p->rows.data + done * p->ld * each, queries, even,
                                        batch, p->ld, piece.room),
                           "multiplying", err);
         if (status != PD_OK) return status;

@@ -54,7 +54,8 @@ static inline cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation
                       : *(const float *)alpha == 1.0f && *(const float *)beta == 0.0f;
     if (!plain || opa != CUBLAS_OP_T || opb != CUBLAS_OP_N || atype != btype ||
         atype != (whole ? CUDA_R_8I : CUDA_R_16F) || ctype != (whole ? CUDA_R_32I : CUDA_R_32F) || m < 1 ||
-        n < 1 || k < 1 || lda < k || ldb < k || ldc < m)
+        n < 1 || k < 1 || lda < k || ldb < k || ldc < m ||
+        (whole && (m % 4 || k % 4 || lda % 4 || ldb % 4 || ldc % 4)))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     cudaError_t error = pd_simt_host_op(handle->stream, [=] {
         for (size_t at = 0; at < (size_t)m * (size_t)n; at++) {
