@@ -72,7 +72,7 @@ if [ -n "$pack" ] || [ ! -x "$build/test_gpu_parity" ]; then
     targets="pados_cuda pados-kernels-bench pados-gpu-scale"
     for test in $tests; do targets="$targets test_gpu_$test"; done
     # A toolkit may come without cuBLAS.
-    ! cmake --build "$build" --target help | grep -q pados-gpu-peer || targets="$targets pados-gpu-peer"
+    ! cmake --build "$build" --target help | grep pados-gpu-peer >/dev/null || targets="$targets pados-gpu-peer"
     # shellcheck disable=SC2086
     cmake --build "$build" -j "${JOBS:-$(nproc)}" --target $targets >"$build/build.log" 2>&1 ||
         { tail -n 40 "$build/build.log"; exit 1; }
