@@ -1,4 +1,6 @@
 /* pados-bench: see bench.h. */
+#include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,12 +69,36 @@ static pd_status run(const bench_options *options, pd_error *err)
     return status;
 }
 
+/* --on-device: rows are made, built and searched on the device, by the program beside this one that can make them there; it takes the
+ * other arguments as they stand. Returns where that is not asked for (OK) or there is none. */
+static pd_status hand_over(int argc, char **argv, pd_error *err)
+{
+    static const char name[] = "pados-gpu-scale";
+    char path[PATH_MAX];
+    int at = 1;
+    while (at < argc && strcmp(argv[at], "--on-device") != 0)
+        at++;
+    if (at >= argc) return PD_OK;
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - sizeof name);
+    char *slash = length > 0 ? memrchr(path, '/', (size_t)length) : NULL;
+    if (!slash) return pd_fail(err, PD_INTERNAL, "the folder of this program cannot be told");
+    memcpy(slash + 1, name, sizeof name);
+    memmove(argv + at, argv + at + 1, (size_t)(argc - at) * sizeof *argv);
+    execv(path, argv);
+    return pd_fail(err, PD_UNAVAILABLE, "--on-device: %s: %s (a build without the CUDA toolkit has none)",
+                   path, strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
     bench_options options;
     pd_error err = {0};
-    pd_status status = bench_options_parse(argc, argv, &options, &err);
-    int usage = status != PD_OK;
+    int usage = 0;
+    pd_status status = hand_over(argc, argv, &err);
+    if (!status) {
+        status = bench_options_parse(argc, argv, &options, &err);
+        usage = status != PD_OK;
+    }
     if (!status) status = run(&options, &err);
     if (!status) return 0;
     fprintf(stderr, "pados-bench: %s: %s\n", pd_status_name(status), err.message);

@@ -1,12 +1,12 @@
 #!/bin/sh
 # run.sh [--quick] [--build FOLDER]: everything that needs a CUDA device, in one command: builds, or uses a build that was carried here,
 # then parity with the CPU backend (searches, groups of lists, changes, exact search, overflowing scans), compute-sanitizer on small cases,
-# the benchmark; one short table last. About 9 minutes, with --quick 4.
+# the benchmark, and brute force by cuBLAS over the same rows beside it; one short table last. About 9 minutes, with --quick 4.
 #
 #   run.sh --pack FOLDER     on any machine with the CUDA toolkit: builds what run.sh --build FOLDER needs, to be carried
 #
-# Needs a C compiler, CMake and the CUDA toolkit; a packed build needs the driver only. Results are appended to bench/results/GPU/ as
-# JSON lines.
+# Needs a C compiler, CMake and the CUDA toolkit; a packed build needs the driver only, and for brute force cuBLAS. Results are appended to
+# bench/results/GPU/ as JSON lines.
 set -eu
 cd "$(dirname "$0")/../.."
 quick=
@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
     --quick) quick=1 ;;
     --build) build=$2; shift ;;
     --pack) pack=1; build=$2; shift ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift
 done
@@ -71,6 +71,8 @@ if [ -n "$pack" ] || [ ! -x "$build/test_gpu_parity" ]; then
         { cat "$build/configure.log"; exit 1; }
     targets="pados_cuda pados-kernels-bench pados-gpu-scale"
     for test in $tests; do targets="$targets test_gpu_$test"; done
+    # A toolkit may come without cuBLAS.
+    ! cmake --build "$build" --target help | grep pados-gpu-peer >/dev/null || targets="$targets pados-gpu-peer"
     # shellcheck disable=SC2086
     cmake --build "$build" -j "${JOBS:-$(nproc)}" --target $targets >"$build/build.log" 2>&1 ||
         { tail -n 40 "$build/build.log"; exit 1; }
@@ -107,26 +109,60 @@ else
     printf '%-28s %-8s\n' "memcheck, racecheck" "not run" >>"$rows"
 fi
 
-# scale NAME SECONDS MIB ROWSxDIM NLIST OPTION...: a table made, built and searched on the device, if it has so many MiB.
-scale() {
-    name=$1
-    most=$2
-    need=$3
-    shift 3
+rm -f "$build"/scale-*.log "$build"/peer-*.log # of an earlier run
+# made PROGRAM NAME SECONDS MIB OPTION...: pados-gpu-PROGRAM over rows made on the device, if it has so many MiB.
+made() {
+    program=$1
+    name=$2
+    most=$3
+    need=$4
+    shift 4
     if [ "$memory" -lt "$need" ]; then
         printf '%-28s %-8s needs %s MiB of device memory\n' "$name" "not run" "$need" >>"$rows"
         return
     fi
-    step "$name" "$most" "$build/pados-gpu-scale" "$@" --json "$results/scale.jsonl"
+    step "$name" "$most" "$build/pados-gpu-$program" "$@" --json "$results/scale.jsonl"
     { printf '\n%s\n' "$name: $*"; cat "$build/$name.log"; } >>"$figures"
 }
-scale scale-1M 60 4000 1000000x96 4096 --columns 4
+# peer NAME ...: the same of brute force, which needs cuBLAS's library.
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64"
+peer() {
+    if [ ! -x "$build/pados-gpu-peer" ] || ldd "$build/pados-gpu-peer" | grep -q 'not found'; then
+        printf '%-28s %-8s no cuBLAS here\n' "$1" "not run" >>"$rows"
+        return
+    fi
+    made peer "$@"
+}
+# Counted for an H200, of these a scale of 1M takes 15 s, of 100M 30 s, of 300M 45 s, a peer of 1M 10 s and of 100M 25 s, most of it what each batch is
+# timed for: two minutes. They may take three times as long.
+made scale scale-1M 60 4000 --generate 1000000x96 --nlist 4096 --fused 4x32:0.3
+peer peer-1M 40 6000 --generate 1000000x96
 if [ -z "$quick" ]; then
-    scale scale-100M 240 48000 100000000x96 65536 --columns 4 --truth 200
+    made scale scale-100M 240 48000 --generate 100000000x96 --nlist 65536 --fused 4x32:0.3 --queries 200
+    peer peer-100M 90 48000 --generate 100000000x96
     refine=none
     [ "$memory" -lt 132000 ] || refine=f16 # 394 bytes a row
-    scale scale-300M 200 60000 300000000x128 65536 --columns 4 --refine "$refine" --truth 50
+    made scale scale-300M 200 60000 --generate 300000000x128 --nlist 65536 --fused 4x32:0.3 --refine "$refine" --queries 50
 fi
+
+# beside SIZE: queries/s and recall of the two, a line each, out of what they have said.
+beside() {
+    [ ! -f "$build/scale-$1.log" ] || [ ! -f "$build/peer-$1.log" ] || awk -v size="$1" '
+        function see(name, batch, rate) {
+            if (!(name in line)) names[++n] = name
+            line[name] = line[name] sprintf(" %11s", rate)
+            if (n == 1) head = head sprintf(" %11s", batch)
+        }
+        $1 == "nprobe" { recall["pados"] = $4 }
+        $1 == "similarity" { see("pados", $2, $4) }
+        $1 == "cublas" && $3 ~ /^[0-9]+$/ { recall[$1 " " $2] = $4; see($1 " " $2, $3, $5) }
+        END {
+            printf "\n%-20s%s %9s\n", "queries/s, " size, head, "recall@10"
+            for (i = 1; i <= n; i++) printf "%-20s%s %9s\n", names[i], line[names[i]], recall[names[i]]
+        }' "$build/scale-$1.log" "$build/peer-$1.log" >>"$rows"
+}
+beside 1M
+[ -n "$quick" ] || beside 100M
 
 cat "$figures"
 say "done in $(($(date +%s) - begin)) s"
