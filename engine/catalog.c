@@ -310,8 +310,9 @@ static pd_status make_locks(pd_catalog *catalog, pd_error *err)
 pd_status pd_catalog_idle_device(const pd_catalog *catalog, pd_device **out, pd_error *err)
 {
     const pd_config *config = catalog->config;
-    pd_device_options options = {
-        .threads = config->builder_threads, .idle = 1, .isa = *config->isa ? config->isa : NULL};
+    pd_device_options options = {.threads = config->builder_threads,
+                                 .idle = !config->builder_normal,
+                                 .isa = *config->isa ? config->isa : NULL};
     pd_status status = pd_device_open("cpu", &options, out, err);
     return status ? pd_prefix(err, "the builder's device") : PD_OK;
 }

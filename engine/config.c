@@ -55,6 +55,7 @@ static int read_level(pd_conf *conf)
 
 static void read_device(pd_conf *conf, pd_config *c, int *lost)
 {
+    static const char *const priorities[] = {"idle", "normal", NULL};
     pd_setting *root = pd_conf_root(conf);
     c->backend = copy(conf, pd_conf_string(conf, root, "backend", "auto"), lost);
     c->isa = copy(conf, pd_conf_string(conf, root, "isa", ""), lost);
@@ -62,6 +63,7 @@ static void read_device(pd_conf *conf, pd_config *c, int *lost)
     c->memory = (uint64_t)(pd_conf_float(conf, root, "memory_mib", 1024, 1, 64.0 * MIB) * MIB);
     c->threads = read_u32(conf, "threads", 0, 0, 1024);
     c->builder_threads = read_u32(conf, "builder_threads", 0, 0, 1024);
+    c->builder_normal = read_choice(conf, root, "builder_priority", priorities, "idle or normal", 0);
 }
 
 static void read_limits(pd_conf *conf, pd_config *c)

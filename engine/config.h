@@ -26,7 +26,8 @@ typedef struct pd_config {
     char *isa;                /* "": the best */
     uint64_t memory;          /* bytes of the slab */
     uint32_t threads;         /* 0: all */
-    uint32_t builder_threads; /* 0: all, at idle priority */
+    uint32_t builder_threads; /* 0: all */
+    int builder_normal;       /* 0: at idle priority; 1: at the priority of everyone else */
     uint64_t max_message;     /* bytes of one request */
     uint32_t max_chunk;       /* bytes of a push chunk */
     uint32_t max_queries;     /* of one request */

@@ -47,6 +47,7 @@ pd_status pd_config_change(const pd_config *now, const pd_config *next, pd_error
     same_number(&d, "", "memory_mib", now->memory, next->memory);
     same_number(&d, "", "threads", now->threads, next->threads);
     same_number(&d, "", "builder_threads", now->builder_threads, next->builder_threads);
+    same_number(&d, "", "builder_priority", (uint64_t)now->builder_normal, (uint64_t)next->builder_normal);
     same_number(&d, "changes", "durability", (uint64_t)now->changes_durability,
                 (uint64_t)next->changes_durability);
     same_number(&d, "changes", "max_mib", now->changes_bytes, next->changes_bytes);

@@ -75,8 +75,9 @@ pd_status pd_exact_open(const pd_config *config, pd_executor *executor, uint32_t
     pd_exact_worker *worker = calloc(1, sizeof *worker);
     if (!worker) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the exact worker");
     worker->executor = executor;
-    pd_device_options options = {
-        .threads = config->builder_threads, .idle = 1, .isa = *config->isa ? config->isa : NULL};
+    pd_device_options options = {.threads = config->builder_threads,
+                                 .idle = !config->builder_normal,
+                                 .isa = *config->isa ? config->isa : NULL};
     const char *backend = strcmp(config->backend, "reference") ? "cpu" : "reference";
     if (strcmp(config->backend, "cpu") && strcmp(config->backend, "reference")) options.isa = NULL;
     pd_status status = pd_device_open(backend, &options, &worker->device, err);

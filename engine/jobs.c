@@ -181,7 +181,7 @@ static void finish_job(pd_catalog *catalog, pd_job *job, pd_status status, const
 static void *builder(void *argument)
 {
     pd_catalog *catalog = argument;
-    be_idle();
+    if (!catalog->config->builder_normal) be_idle();
     pd_job *job;
     rounds r = {.due_ns = pd_now_ns() + TICK_MS * 1000000ull};
     while ((job = take_job(catalog, &r)) != NULL) {

@@ -4,8 +4,13 @@
 
 #include "admin.h"
 
-const char *const load_sets[] = {"memory_mib=48",      "calibration_queries=100", "changes.max_mib=256",
-                                 "log_level=\"info\"", "rebuild_percent=200",     NULL};
+const char *const load_sets[] = {"memory_mib=48",
+                                 "builder_priority=\"idle\"",
+                                 "calibration_queries=100",
+                                 "changes.max_mib=256",
+                                 "log_level=\"info\"",
+                                 "rebuild_percent=200",
+                                 NULL};
 
 static const char schema[] = "table = { metric = \"cosine\"; dim = 8; nlist = 8; keep = 2; attributes = ("
                              " { name = \"dept\"; type = \"category\"; },"

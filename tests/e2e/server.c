@@ -64,6 +64,8 @@ void server_start(server *s, const char *const *sets)
     snprintf(own[2], sizeof own[2], "admin.url=\"%s\"", s->admin_url);
     snprintf(own[3], sizeof own[3], "http.url=\"%s\"", s->http);
     snprintf(own[4], sizeof own[4], "memory_mib=256");
+    /* A test waits for its builds, and other tests run beside it. */
+    snprintf(own[5], sizeof own[5], "builder_priority=\"normal\"");
     snprintf(log, sizeof log, "%s/log", s->folder);
     const char *argv[64] = {program()};
     int n = 1;
@@ -75,7 +77,7 @@ void server_start(server *s, const char *const *sets)
         argv[n++] = "--restore";
         argv[n++] = s->restore;
     }
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         argv[n++] = "--set";
         argv[n++] = own[i];
     }

@@ -1,7 +1,10 @@
 /* Searching a served table: what was pushed is found, every metric and way to ask, over a real socket. */
 #include "expect.h"
 
+#include <dirent.h>
 #include <math.h>
+#include <sched.h>
+#include <unistd.h>
 
 enum { ROWS = 3000, DIM = 24, QUERIES = 40, K = 10 };
 
@@ -232,6 +235,42 @@ static void test_a_batch_answers_as_its_queries_do_alone(void **state)
     pados_result_free(batch);
 }
 
+/* ------------------------------------------------------------------------------------------------ priority --- */
+
+/* How many of the server's threads have the idle policy. */
+static int idle_threads(const server *s)
+{
+    char path[300];
+    struct sched_param none;
+    int idle = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)s->pid);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (const struct dirent *e; (e = readdir(dir)) != NULL;) {
+        pid_t thread = (pid_t)strtol(e->d_name, NULL, 10);
+        idle += thread > 0 && sched_getparam(thread, &none) == 0 && sched_getscheduler(thread) == SCHED_IDLE;
+    }
+    closedir(dir);
+    return idle;
+}
+
+static void test_builders_are_idle_where_the_configuration_says_so(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"builder_priority=\"idle\"", "builder_threads=2", NULL};
+    server other = {0};
+    assert_int_equal(idle_threads(&host), 0);
+    server_start(&other, sets);
+    int idle = idle_threads(&other); /* the builder, and two workers of its own and of exact searches each */
+    for (int i = 0; i < 100 && idle < 5; i++) { /* a thread says so itself once it runs */
+        usleep(20000);
+        idle = idle_threads(&other);
+    }
+    assert_int_equal(server_stop(&other), 0);
+    server_remove(&other);
+    assert_int_equal(idle, 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +284,7 @@ int main(void)
         cmocka_unit_test(test_k_over_the_rows_returns_all_of_them),
         cmocka_unit_test(test_min_score_cuts_the_tail),
         cmocka_unit_test(test_a_batch_answers_as_its_queries_do_alone),
+        cmocka_unit_test(test_builders_are_idle_where_the_configuration_says_so),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -190,6 +190,7 @@ static void test_what_was_bound_opened_or_reserved_cannot_change(void **state)
                                         "memory_mib=2",
                                         "threads=3",
                                         "builder_threads=3",
+                                        "builder_priority=normal",
                                         "writer_threads=2",
                                         "changes.durability=none",
                                         "changes.max_mib=7"};
