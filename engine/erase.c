@@ -15,7 +15,9 @@
 #include "scrub.h"
 #include "writer.h"
 
-#define RETRY_MS    60000u /* until what failed is tried again */
+#define LOOK_MS 1000u /* how often it is looked for what is pending */
+#define RETRY_MS                                                                                             \
+    60000u /* what fails is tried again at once, then less and less often, at least every so long */
 #define MOST_LISTED 10000u
 
 static pd_status no_memory(pd_error *err)
@@ -283,7 +285,6 @@ void pd_erase_upkeep(pd_catalog *catalog)
 {
     uint64_t now = pd_now_ms();
     if (now < catalog->erase_again_ms) return;
-    catalog->erase_again_ms = now + RETRY_MS;
     pd_receipt_list r = {.pending = 1};
     pd_error err;
     double today = pd_days_now();
@@ -294,6 +295,9 @@ void pd_erase_upkeep(pd_catalog *catalog)
             if (pd_receipt_wants_memory(&r.at[i])) delete_again(catalog, &r.at[i], &err);
             queue(catalog, r.at[i].table);
         }
+    uint64_t wait = r.n && catalog->erase_wait_ms ? catalog->erase_wait_ms * 2 : LOOK_MS;
+    catalog->erase_wait_ms = wait < RETRY_MS ? wait : RETRY_MS;
+    catalog->erase_again_ms = now + catalog->erase_wait_ms;
     if (overdue)
         pd_log(PD_LOG_ERROR, "%u erasures are past their deadline (pados erasures --pending says why)",
                overdue);

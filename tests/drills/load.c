@@ -103,12 +103,17 @@ static load_write *next_write(load_client *c)
     return &c->writes[c->count];
 }
 
-static void plan_write(load_client *c, uint32_t kind, load_write *w)
+/* own: the row; LOAD_IDS: some. */
+static void plan_write(load_client *c, uint32_t kind, uint32_t own, load_write *w)
 {
     *w = (load_write){.kind = kind, .acknowledged = UINT64_MAX};
     /* An erasure is a receipt for each row: of several some may be done. */
     w->n = 1 + model_below(&c->seed, kind == LOAD_ERASE ? 1 : LOAD_BATCH);
     uint32_t first = model_below(&c->seed, LOAD_IDS), stride = 1 + 2 * model_below(&c->seed, 3);
+    if (own < LOAD_IDS) {
+        w->n = 1;
+        first = own;
+    }
     if (stride == 5) stride = 7; /* prime to LOAD_IDS: ids are distinct */
     c->stamp++;
     snprintf(w->key, sizeof w->key, "client-%u-%u", c->index, c->stamp);
@@ -201,12 +206,12 @@ static void adopt(load_client *c, load_write *w)
         c->now[w->ids[i]] = w->after[i];
 }
 
-static bool write_some(load_client *c, uint32_t kind)
+static bool write_some(load_client *c, uint32_t kind, uint32_t own)
 {
     load_write *w = next_write(c);
     pados_written written = {0};
     pados_error error;
-    plan_write(c, kind, w);
+    plan_write(c, kind, own, w);
     w->sent = diary_now(c->diary);
     pados_status status = send(c, w, &written, &error);
     if (!status) {
@@ -293,12 +298,23 @@ static bool search_own(load_client *c)
 bool load_step(load_client *c, int kind)
 {
     static const uint32_t share[LOAD_KINDS] = {38, 62, 76, 98, 100};
-    if (kind >= 0) return write_some(c, (uint32_t)kind);
+    if (kind >= 0) return write_some(c, (uint32_t)kind, LOAD_IDS);
     if (model_below(&c->seed, 4) == 0) return search_own(c);
     uint32_t dice = model_below(&c->seed, 100), k = 0;
     while (dice >= share[k])
         k++;
-    return write_some(c, k);
+    return write_some(c, k, LOAD_IDS);
+}
+
+bool load_step_on(load_client *c, uint32_t kind, uint32_t own)
+{
+    return write_some(c, kind, own);
+}
+
+uint64_t load_row(const load_client *c, uint32_t own, float *vector)
+{
+    vector_of(id_of(c, own), c->now[own].stamp, vector);
+    return id_of(c, own);
 }
 
 static void *run(void *argument)

@@ -86,6 +86,10 @@ void load_fill(load_client *clients);
 /* One write, or a search of what was written. false: it is not known whether it was done, or something is wrong; the client then
  * waits for load_check. kind < 0: any. */
 bool load_step(load_client *c, int kind);
+/* The same of one row of the client's own. */
+bool load_step_on(load_client *c, uint32_t kind, uint32_t own);
+/* That row's vector as the client's last upsert has it: [MODEL_DIM]; its id is returned. */
+uint64_t load_row(const load_client *c, uint32_t own, float *vector);
 /* Threads that do so until stop. */
 void load_start(load_client *c, atomic_bool *stop);
 /* Pushes of "u", published at once or later, and rebuilds of both tables. */

@@ -1,14 +1,11 @@
 /* Tables that change while they serve: what a write promises, over real sockets and restarts. */
 #include "admin.h"
 
-#include <fcntl.h>
-#include <ftw.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "on_disk.h"
 
 enum { ROWS = 1000, DIM = 16, K = 5 };
 #define SECRET 0x5ec2e7f00dabcdefu /* an id whose bytes are nowhere by chance */
@@ -512,32 +509,6 @@ static void test_counters_outlive_a_push(void **state)
         server_start(&host, NULL);
     }
     close_shop(&host, client);
-}
-
-/* Are these bytes anywhere in the files below a folder? */
-static const void *needle;
-static size_t needle_bytes;
-
-static int look_into(const char *path, const struct stat *about, int kind, struct FTW *where)
-{
-    (void)where;
-    if (kind != FTW_F || !about->st_size) return 0;
-    int fd = open(path, O_RDONLY);
-    void *bytes = fd < 0 ? MAP_FAILED : mmap(NULL, (size_t)about->st_size, PROT_READ, MAP_SHARED, fd, 0);
-    if (fd >= 0) close(fd);
-    if (bytes == MAP_FAILED) return 0; /* it was removed meanwhile */
-    int found = memmem(bytes, (size_t)about->st_size, needle, needle_bytes) != NULL;
-    munmap(bytes, (size_t)about->st_size);
-    return found;
-}
-
-static int on_disk(const server *host, const char *part, const void *bytes, size_t length)
-{
-    char folder[200];
-    snprintf(folder, sizeof folder, "%s/data/%s", host->folder, part);
-    needle = bytes;
-    needle_bytes = length;
-    return nftw(folder, look_into, 16, FTW_PHYS) == 1;
 }
 
 static void wait_until_erased(pados_client *client, size_t wanted)
