@@ -7,48 +7,74 @@
 
 typedef struct erasures {
     pados_erasures shown; /* first: pados_erasures_free gets a pointer to it */
-    Pados__V1__Reply *reply;
-    pados_erasure at[];
+    pados_erasure *at;
+    Pados__V1__Reply **replies; /* [n]: a page each */
+    size_t n;
 } erasures;
 
 void pados_erasures_free(pados_erasures *shown)
 {
     if (!shown) return;
     erasures *e = (erasures *)shown;
-    pados_reply_free(e->reply);
+    for (size_t i = 0; i < e->n; i++)
+        pados_reply_free(e->replies[i]);
+    free(e->replies);
+    free(e->at);
     free(e);
 }
 
-static pados_status call_for_receipts(pados_client *client, Pados__V1__Request *request, pados_erasures **out,
-                                      pados_error *error)
+/* Takes the reply over. */
+static pados_status add_page(erasures *e, Pados__V1__Reply *reply, pados_error *error)
 {
-    Pados__V1__Reply *reply;
-    pados_status status =
-        pd_client_admin_call(client, request, PADOS__V1__REPLY__BODY_ERASURES, &reply, error);
-    if (status) return status;
     const Pados__V1__ErasureListReply *list = reply->erasures;
-    erasures *e = calloc(1, sizeof *e + list->n_erasures * sizeof *e->at);
-    if (!e) {
+    size_t count = e->shown.count;
+    Pados__V1__Reply **replies = realloc(e->replies, (e->n + 1) * sizeof *replies);
+    if (replies) e->replies = replies;
+    pados_erasure *at = replies ? realloc(e->at, (count + list->n_erasures + 1) * sizeof *at) : NULL;
+    if (!at) {
         pados_reply_free(reply);
         return pd_client_fail(error, PD_RESOURCE_EXHAUSTED, "no memory for the receipts");
     }
-    e->reply = reply;
-    e->shown = (pados_erasures){.at = e->at, .count = list->n_erasures};
+    e->at = at;
+    e->replies[e->n++] = reply;
     for (size_t i = 0; i < list->n_erasures; i++) {
         const Pados__V1__Erasure *from = list->erasures[i];
-        e->at[i] = (pados_erasure){.number = from->number,
-                                   .id = from->id,
-                                   .table = from->table,
-                                   .asked = from->asked,
-                                   .deadline = from->deadline,
-                                   .finished = from->finished,
-                                   .done = (const char *const *)from->done,
-                                   .ndone = from->n_done,
-                                   .pending = (const char *const *)from->pending,
-                                   .npending = from->n_pending};
+        at[count + i] = (pados_erasure){.number = from->number,
+                                        .id = from->id,
+                                        .table = from->table,
+                                        .asked = from->asked,
+                                        .deadline = from->deadline,
+                                        .finished = from->finished,
+                                        .done = (const char *const *)from->done,
+                                        .ndone = from->n_done,
+                                        .pending = (const char *const *)from->pending,
+                                        .npending = from->n_pending};
     }
-    *out = &e->shown;
+    e->shown = (pados_erasures){.at = at, .count = count + list->n_erasures};
     return PD_OK;
+}
+
+/* Page by page, where the request is for a list. */
+static pados_status call_for_receipts(pados_client *client, Pados__V1__Request *request, pados_erasures **out,
+                                      pados_error *error)
+{
+    erasures *e = calloc(1, sizeof *e);
+    if (!e) return pd_client_fail(error, PD_RESOURCE_EXHAUSTED, "no memory for the receipts");
+    pados_status status = PD_OK;
+    for (int more = 1; !status && more;) {
+        Pados__V1__Reply *reply;
+        status = pd_client_admin_call(client, request, PADOS__V1__REPLY__BODY_ERASURES, &reply, error);
+        if (status) break;
+        more = request->body_case == PADOS__V1__REQUEST__BODY_ERASURE_LIST && reply->erasures->more &&
+               reply->erasures->n_erasures;
+        status = add_page(e, reply, error);
+        if (!status && more) request->erasure_list->after = e->at[e->shown.count - 1].number;
+    }
+    if (status)
+        pados_erasures_free(&e->shown);
+    else
+        *out = &e->shown;
+    return status;
 }
 
 pados_status pados_erase(pados_client *client, const char *table, const uint64_t *ids, uint32_t count,

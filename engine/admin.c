@@ -538,7 +538,8 @@ pd_status pd_catalog_admin(pd_catalog *catalog, const request_t *request, reply_
     case PADOS__V1__REQUEST__BODY_ERASE:
         return pd_erase_ask(catalog, (request_t *)request, reply, err);
     case PADOS__V1__REQUEST__BODY_ERASURE_LIST:
-        return pd_erase_list(catalog, request->erasure_list->pending, reply, err);
+        return pd_erase_list(catalog, request->erasure_list->pending, request->erasure_list->after, reply,
+                             err);
     case PADOS__V1__REQUEST__BODY_EXPORT:
         return export_row(catalog, request->export, reply, err);
     case PADOS__V1__REQUEST__BODY_COMPARE:

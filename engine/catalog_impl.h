@@ -61,6 +61,7 @@ struct pd_catalog {
     _Atomic(struct pd_recall_book *) recalled; /* NULL: nobody measures */
     uint64_t recount_again_ms;                 /* when counters are looked at again; the builder's */
     uint64_t erase_again_ms, erase_wait_ms;    /* when pending erasures are looked at again; the builder's */
+    uint64_t forget_again_ms;                  /* and when receipts that are old */
     pd_box *dead;
     atomic_int deaths; /* the list of the dead is not empty */
     uint32_t boxes;    /* alive or dead, not yet buried */

@@ -290,6 +290,7 @@ pd_status pd_changes_open(const pd_changes_options *options, pd_changes **out, p
     log->map_bytes = options->map_bytes;
     log->durability = options->durability;
     log->keys = options->keys ? options->keys : PD_CHANGES_KEYS;
+    log->littered = 1; /* nobody knows what the last life left */
     pthread_mutex_init(&log->writing, NULL);
     pthread_mutex_init(&log->copying, NULL);
     pthread_mutex_init(&log->gate, NULL);

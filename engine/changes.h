@@ -78,6 +78,9 @@ pd_status pd_changes_rewrite(pd_changes *changes, const char *table, pd_changes_
                              void *context, pd_error *err);
 /* Copies what is there to a new file and takes its place, so that nothing deleted or replaced is left in free pages. */
 pd_status pd_changes_compact(pd_changes *changes, pd_error *err);
+/* Whether free pages may hold anything of records: some were deleted, replaced or not committed since the last compaction, or the log
+ * was opened since. */
+int pd_changes_littered(const pd_changes *changes);
 
 /* ---------------------------------------------------------------------------------------------------- reading --- */
 
@@ -101,13 +104,23 @@ void pd_changes_end(pd_changes *changes, void *transaction);
 
 /* ---------------------------------------------------------------------------------------------------- the rest --- */
 
-/* Small documents by name, synced (erasures, receipts): one collection a name. length 0 deletes. */
-pd_status pd_changes_put(pd_changes *changes, const char *collection, uint64_t number, const void *bytes,
-                         size_t length, pd_error *err);
+/* Small documents by name, synced (receipts of erasures): one collection a name. */
+typedef struct pd_document {
+    const char *collection;
+    uint64_t number;
+    const void *bytes;
+    size_t length; /* 0: it is deleted */
+} pd_document;
+/* All of them or none, in one transaction. */
+pd_status pd_changes_put(pd_changes *changes, const pd_document *documents, uint32_t n, pd_error *err);
+/* Those of a collection from the number `from` on, in order. A visit that returns PD_CANCELLED has seen enough, which is no failure. */
 typedef pd_status (*pd_changes_document)(void *context, uint64_t number, const void *bytes, size_t length,
                                          pd_error *err);
-pd_status pd_changes_documents(pd_changes *changes, const char *collection, pd_changes_document visit,
-                               void *context, pd_error *err);
+pd_status pd_changes_documents(pd_changes *changes, const char *collection, uint64_t from,
+                               pd_changes_document visit, void *context, pd_error *err);
+/* The largest number of a collection; 0: it is empty. */
+pd_status pd_changes_last_document(pd_changes *changes, const char *collection, uint64_t *number,
+                                   pd_error *err);
 
 /* A consistent copy of everything into folder (which is there and empty), synced. *last: the last sequence in it. Any thread. */
 pd_status pd_changes_copy(pd_changes *changes, const char *folder, uint64_t *last, pd_error *err);

@@ -71,6 +71,7 @@ pd_status pd_changes_compact(pd_changes *log, pd_error *err)
     pthread_mutex_lock(&log->copying);
     status = copy_into(log, folder, err);
     if (!status) status = take_its_place(log, fresh, err);
+    if (!status) atomic_store(&log->littered, 0);
     pthread_mutex_unlock(&log->copying);
     pd_error said;
     pd_status removed = pd_folder_remove(folder, &said);
@@ -81,6 +82,11 @@ pd_status pd_changes_compact(pd_changes *log, pd_error *err)
 out:
     pthread_mutex_unlock(&log->writing);
     return status;
+}
+
+int pd_changes_littered(const pd_changes *log)
+{
+    return atomic_load(&log->littered);
 }
 
 /* ------------------------------------------------------------------------------------------------- copying --- */

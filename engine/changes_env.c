@@ -261,6 +261,7 @@ static pd_status failed(pd_changes *log, pd_status status)
 {
     atomic_fetch_add(&log->failures, 1);
     atomic_store(&log->failing, 1);
+    atomic_store(&log->littered, 1);
     return status;
 }
 

@@ -85,6 +85,7 @@ struct pd_changes {
     uint64_t stored;       /* without; under writing */
     _Atomic uint64_t commits, failures, reopened;
     atomic_int failing;
+    atomic_int littered;
 };
 
 /* ------------------------------------------------------------------------------------------ changes_env.c --- */

@@ -90,6 +90,7 @@ static int trim_some(pass *p, MDB_txn *txn, pd_error *err)
         if (pd_record_head(sequence, value.mv_data, value.mv_size, &record) || strcmp(record.table, p->table))
             continue;
         bytes += value.mv_size;
+        atomic_store(&p->log->littered, 1);
         rc = mdb_cursor_del(cursor, 0);
         if (rc) break;
         deleted++;
@@ -141,6 +142,7 @@ static int put_in_place(pass *p, MDB_txn *txn, const pd_record *old, void *bytes
     fresh.length = length;
     MDB_val key = {sizeof sequence, &sequence}, value = {pd_record_size(&fresh), NULL};
     atomic_store(&p->log->sound[sequence % PD_SOUND], 0);
+    atomic_store(&p->log->littered, 1);
     int rc = mdb_put(txn, p->log->db[PD_DB_RECORDS], &key, &value, MDB_RESERVE);
     if (!rc) pd_record_write(&fresh, value.mv_data);
     return rc;

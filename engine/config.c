@@ -117,6 +117,7 @@ static void read_changes(pd_conf *conf, pd_config *c)
     c->rebuild_percent = read_u32(conf, "rebuild_percent", 20, 0, 1000);
     c->writer_threads = read_u32(conf, "writer_threads", 1, 1, 1024);
     c->erase_ms = (uint64_t)(pd_conf_float(conf, root, "erase_hours", 72, 0, 87600) * 3600e3);
+    c->receipt_days = pd_conf_float(conf, root, "receipt_days", 1095, 0, 36500);
     c->recall_sample = pd_conf_float(conf, root, "recall_sample", 0.001, 0, 1);
 }
 

@@ -51,6 +51,7 @@ typedef struct pd_config {
     uint32_t rebuild_percent; /* changed rows that start a rebuild, of all; 0: never */
     uint32_t writer_threads;
     uint64_t erase_ms;    /* deadline of an erasure */
+    double receipt_days;  /* how long a finished erasure's receipt is kept */
     double recall_sample; /* share of live queries that are repeated exactly, 0 .. 1 */
     int log_level;        /* 0 error, 1 warning, 2 info, 3 debug */
 } pd_config;

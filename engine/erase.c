@@ -18,7 +18,8 @@
 #define LOOK_MS 1000u /* how often it is looked for what is pending */
 #define RETRY_MS                                                                                             \
     60000u /* what fails is tried again at once, then less and less often, at least every so long */
-#define MOST_LISTED 10000u
+#define FORGET_MS 3600000u /* how often it is looked for receipts that are old enough to go */
+#define PAGE      1000u    /* receipts in one reply */
 
 static pd_status no_memory(pd_error *err)
 {
@@ -50,6 +51,7 @@ static pd_status tell(const pd_receipt_list *r, Pados__V1__Reply *reply, pd_erro
     if (!out) return no_memory(err);
     pados__v1__erasure_list_reply__init(out);
     reply->erasures = out;
+    out->more = r->more;
     reply->body_case = PADOS__V1__REPLY__BODY_ERASURES;
     out->erasures = calloc(r->n + 1, sizeof *out->erasures);
     if (!out->erasures) return no_memory(err);
@@ -76,10 +78,14 @@ static pd_status tell(const pd_receipt_list *r, Pados__V1__Reply *reply, pd_erro
     return PD_OK;
 }
 
-pd_status pd_erase_list(pd_catalog *catalog, int pending, Pados__V1__Reply *reply, pd_error *err)
+pd_status pd_erase_list(pd_catalog *catalog, int pending, uint64_t after, Pados__V1__Reply *reply,
+                        pd_error *err)
 {
-    pd_receipt_list r = {.pending = pending, .most = MOST_LISTED};
-    pd_status status = pd_receipt_list_read(catalog, &r, err);
+    pd_receipt_list r = {.from = after + 1, .most = PAGE};
+    pd_status status = PD_OK;
+    if (after < UINT64_MAX)
+        status =
+            pending ? pd_receipt_list_read(catalog, PD_RECEIPTS, &r, err) : pd_receipt_page(catalog, &r, err);
     if (!status) status = tell(&r, reply, err);
     pd_receipt_list_free(&r);
     return status;
@@ -129,12 +135,13 @@ typedef struct deleting {
     int again; /* of a receipt that was read a while ago: it may have been done since */
 } deleting;
 
+/* The first one from its number on: itself, while it is pending. */
 static pd_status still_wanted(void *context, pd_receipt *receipt, pd_error *err)
 {
     deleting *d = context;
     (void)err;
-    if (receipt->number == d->at->number) d->again = pd_receipt_wants_memory(receipt);
-    return PD_OK;
+    d->again = receipt->number == d->at->number && pd_receipt_wants_memory(receipt);
+    return PD_CANCELLED;
 }
 
 static pd_status delete_rows(deleting *d, pd_error *err)
@@ -159,8 +166,9 @@ static pd_status delete_with_receipts(void *argument, pd_error *err)
 {
     deleting *d = argument;
     int again = d->again;
-    pd_status status =
-        again ? pd_receipts(d->catalog, still_wanted, d, err) : pd_receipts_put(d->catalog, d->at, d->n, err);
+    d->again = 0;
+    pd_status status = again ? pd_receipts(d->catalog, PD_RECEIPTS, d->at->number, still_wanted, d, err)
+                             : pd_receipts_put(d->catalog, d->at, d->n, err);
     if (status || (again && !d->again)) return status; /* it was deleted meanwhile */
     pd_error why = {0};
     status = delete_rows(d, &why);
@@ -245,8 +253,8 @@ static pd_status delete_again(pd_catalog *catalog, pd_receipt *r, pd_error *err)
 
 pd_status pd_erase_start(pd_catalog *catalog, pd_error *err)
 {
-    pd_receipt_list r = {.pending = 1};
-    pd_status status = pd_receipt_list_read(catalog, &r, err);
+    pd_receipt_list r = {0};
+    pd_status status = pd_receipt_list_read(catalog, PD_RECEIPTS, &r, err);
     for (uint32_t i = 0; !status && i < r.n; i++) {
         pd_error one = {0};
         /* A table that does not serve is not held up for: the job tries again. */
@@ -268,8 +276,8 @@ static pd_status count(void *context, pd_receipt *receipt, pd_error *err)
 {
     counting *c = context;
     (void)err;
-    c->stats.pending += receipt->finished <= 0;
-    c->stats.overdue += receipt->finished <= 0 && c->now > receipt->deadline;
+    c->stats.pending++;
+    c->stats.overdue += c->now > receipt->deadline;
     return PD_OK;
 }
 
@@ -277,19 +285,30 @@ void pd_erase_stats_of(pd_catalog *catalog, pd_erase_stats *stats)
 {
     counting c = {.now = pd_days_now()};
     pd_error none;
-    pd_receipts(catalog, count, &c, &none);
+    pd_receipts(catalog, PD_RECEIPTS, 0, count, &c, &none);
     *stats = c.stats;
+}
+
+static pd_status forget(void *argument, pd_error *err)
+{
+    pd_catalog *catalog = argument;
+    double before = pd_days_now() - catalog->config->receipt_days;
+    uint32_t forgotten = 0;
+    pd_status status = pd_receipts_forget(catalog, before, &forgotten, err);
+    catalog->forget_again_ms = forgotten ? 0 : pd_now_ms() + FORGET_MS;
+    return status;
 }
 
 void pd_erase_upkeep(pd_catalog *catalog)
 {
     uint64_t now = pd_now_ms();
+    if (now >= catalog->forget_again_ms) pd_writer_run(catalog->writer, forget, catalog, NULL);
     if (now < catalog->erase_again_ms) return;
-    pd_receipt_list r = {.pending = 1};
+    pd_receipt_list r = {0};
     pd_error err;
     double today = pd_days_now();
     uint32_t overdue = 0;
-    if (pd_receipt_list_read(catalog, &r, &err) == PD_OK)
+    if (pd_receipt_list_read(catalog, PD_RECEIPTS, &r, &err) == PD_OK)
         for (uint32_t i = 0; i < r.n; i++) {
             overdue += today > r.at[i].deadline;
             if (pd_receipt_wants_memory(&r.at[i])) delete_again(catalog, &r.at[i], &err);

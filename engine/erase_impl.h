@@ -5,8 +5,11 @@
 
 #include "erase.h"
 
-#define PD_RECEIPTS    "erasures" /* the collection */
-#define PD_STEP        200u       /* bytes of a step: "version 7", or "version 7: why" */
+/* The collections: of what is pending, which is all that jobs read, and of what is finished. A receipt is in one of them, under one
+ * number. */
+#define PD_RECEIPTS    "erasures"
+#define PD_FINISHED    "erased"
+#define PD_STEP        200u /* bytes of a step: "version 7", or "version 7: why" */
 #define PD_STEP_MEMORY "memory"
 #define PD_STEP_LOG    "log"
 
@@ -37,22 +40,30 @@ pd_status pd_receipt_read(uint64_t number, const void *bytes, size_t length, pd_
 void pd_receipt_done(pd_receipt *receipt, const char *step);
 void pd_receipt_pending(pd_receipt *receipt, const char *step, const char *why);
 
-/* Every receipt in turn, in the order of their numbers. */
+/* A collection's receipts from a number on, in order. A visit that returns PD_CANCELLED has seen enough. */
 typedef pd_status (*pd_receipt_visit)(void *context, pd_receipt *receipt, pd_error *err);
-pd_status pd_receipts(pd_catalog *catalog, pd_receipt_visit visit, void *context, pd_error *err);
+pd_status pd_receipts(pd_catalog *catalog, const char *collection, uint64_t from, pd_receipt_visit visit,
+                      void *context, pd_error *err);
 
 typedef struct pd_receipt_list {
     pd_receipt *at;
     uint32_t n, room;
     const char *table; /* of this table alone; NULL: of all */
-    int pending;       /* unfinished ones alone */
-    uint32_t most;     /* the last so many; 0: all */
+    uint64_t from;     /* from this number on */
+    uint32_t most;     /* the first so many; 0: all */
+    int more;          /* there are more */
 } pd_receipt_list;
-/* Reads those that the list's last three members ask for. */
-pd_status pd_receipt_list_read(pd_catalog *catalog, pd_receipt_list *list, pd_error *err);
+/* Adds those of a collection that the list's members ask for. */
+pd_status pd_receipt_list_read(pd_catalog *catalog, const char *collection, pd_receipt_list *list,
+                               pd_error *err);
+/* The same of both collections, at most `most` in all, in the order of their numbers. */
+pd_status pd_receipt_page(pd_catalog *catalog, pd_receipt_list *list, pd_error *err);
 void pd_receipt_list_free(pd_receipt_list *list);
 
-/* Writes them, on the writer's thread. Those without a number get one. */
+/* On the writer's thread. Writes them, each into its collection; those without a number get one. All or none of 1,024 at a time. */
 pd_status pd_receipts_put(pd_catalog *catalog, pd_receipt *receipts, uint32_t n, pd_error *err);
+/* On the writer's thread. Forgets some of those that were finished before that day, the oldest, and never the last one, whose number
+ * must not be given out again. *forgotten: how many. */
+pd_status pd_receipts_forget(pd_catalog *catalog, double before, uint32_t *forgotten, pd_error *err);
 
 #endif

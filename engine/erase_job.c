@@ -128,7 +128,6 @@ typedef struct forgetting {
     pd_catalog *catalog;
     const char *table;
     const leavers *rows;
-    uint32_t rewritten;
 } forgetting;
 
 static pd_status forget(void *context, const pd_record *record, void **bytes, size_t *length, pd_error *err)
@@ -136,7 +135,6 @@ static pd_status forget(void *context, const pd_record *record, void **bytes, si
     forgetting *f = context;
     uint32_t n = leaving_from(f->rows, record->sequence);
     pd_status status = n ? pd_batch_forget(record, f->rows->ids, n, bytes, length, err) : PD_OK;
-    f->rewritten += *bytes != NULL;
     if (status != PD_DATA_LOSS) return status;
     *bytes = NULL; /* a record that cannot be read is reported where it is wanted */
     return PD_OK;
@@ -146,7 +144,9 @@ static pd_status scrub_log(void *argument, pd_error *err)
 {
     forgetting *f = argument;
     pd_status status = pd_changes_rewrite(f->catalog->changes, f->table, forget, f, err);
-    if (!status && f->rewritten) status = pd_changes_compact(f->catalog->changes, err);
+    /* Also where no record has the row: one that was trimmed or refused may lie in a free page. */
+    if (!status && pd_changes_littered(f->catalog->changes))
+        status = pd_changes_compact(f->catalog->changes, err);
     return status;
 }
 
@@ -220,11 +220,11 @@ static pd_status take_step(pd_receipt_list *r, const char *step, pd_status resul
 
 pd_status pd_job_erase(pd_catalog *catalog, pd_job *job, pd_error *err)
 {
-    pd_receipt_list r = {.table = job->table, .pending = 1};
+    pd_receipt_list r = {.table = job->table};
     leavers rows = {0};
     folders there = {0};
     pd_error last = {0};
-    pd_status failed = PD_OK, status = pd_receipt_list_read(catalog, &r, err);
+    pd_status failed = PD_OK, status = pd_receipt_list_read(catalog, PD_RECEIPTS, &r, err);
     if (!status) leave_those_in_memory(catalog, &r);
     if (!status) status = leavers_of(&r, &rows, err);
     if (!status) status = folders_of(catalog, job->table, &there, err);

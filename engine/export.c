@@ -235,7 +235,9 @@ pd_status pd_export_row(pd_catalog *catalog, const char *table, uint64_t id, cha
     if (!status) status = add_serving(catalog, table, id, out, &found, err);
     if (!status) status = add_versions(catalog, table, id, out, &found, err);
     if (!status) status = add_changes(catalog, table, id, out, &found, err);
-    if (!status) status = pd_receipts(catalog, find_receipt, &e, err);
+    /* In this order, so that one that is finished meanwhile is told twice rather than not at all. */
+    if (!status) status = pd_receipts(catalog, PD_RECEIPTS, 0, find_receipt, &e, err);
+    if (!status) status = pd_receipts(catalog, PD_FINISHED, 0, find_receipt, &e, err);
     if (!status && json_object_set(out, "erasures", e.list)) status = no_memory(err);
     if (!status && !found && json_array_size(e.list) == 0)
         status = pd_fail(err, PD_NOT_FOUND, "nothing is held about row %" PRIu64 " of \"%s\"", id, table);

@@ -7,6 +7,8 @@
 
 #include "erase_impl.h"
 
+#define PUT_ONCE 1024u /* receipts in one transaction: as many as an erasure may have rows */
+
 static pd_status no_memory(pd_error *err)
 {
     return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the receipts");
@@ -139,7 +141,7 @@ pd_status pd_receipt_read(uint64_t number, const void *bytes, size_t length, pd_
     return pd_fail(err, PD_DATA_LOSS, "erasure %" PRIu64 " is no receipt", number);
 }
 
-/* ---------------------------------------------------------------------------------------------------- the log --- */
+/* ---------------------------------------------------------------------------------------------------- reading --- */
 
 typedef struct visiting {
     pd_receipt_visit visit;
@@ -158,20 +160,20 @@ static pd_status visit_document(void *context, uint64_t number, const void *byte
     return status;
 }
 
-pd_status pd_receipts(pd_catalog *catalog, pd_receipt_visit visit, void *context, pd_error *err)
+pd_status pd_receipts(pd_catalog *catalog, const char *collection, uint64_t from, pd_receipt_visit visit,
+                      void *context, pd_error *err)
 {
     visiting v = {.visit = visit, .context = context};
-    return pd_changes_documents(catalog->changes, PD_RECEIPTS, visit_document, &v, err);
+    return pd_changes_documents(catalog->changes, collection, from, visit_document, &v, err);
 }
 
 static pd_status keep(void *context, pd_receipt *receipt, pd_error *err)
 {
     pd_receipt_list *list = context;
-    if ((list->pending && receipt->finished > 0) || (list->table && strcmp(list->table, receipt->table)))
-        return PD_OK;
-    if (list->most && list->n == list->most) { /* the oldest makes room */
-        pd_receipt_free(&list->at[0]);
-        memmove(&list->at[0], &list->at[1], --list->n * sizeof *list->at);
+    if (list->table && strcmp(list->table, receipt->table)) return PD_OK;
+    if (list->most && list->n == list->most) {
+        list->more = 1;
+        return PD_CANCELLED;
     }
     if (list->n == list->room) {
         uint32_t room = list->room ? list->room * 2 : 16;
@@ -185,9 +187,41 @@ static pd_status keep(void *context, pd_receipt *receipt, pd_error *err)
     return PD_OK;
 }
 
-pd_status pd_receipt_list_read(pd_catalog *catalog, pd_receipt_list *list, pd_error *err)
+pd_status pd_receipt_list_read(pd_catalog *catalog, const char *collection, pd_receipt_list *list,
+                               pd_error *err)
 {
-    return pd_receipts(catalog, keep, list, err);
+    return pd_receipts(catalog, collection, list->from, keep, list, err);
+}
+
+/* Adds one of the two to the page and frees the other where both are the same receipt. */
+static void merge(pd_receipt_list *page, pd_receipt_list *a, uint32_t *i, pd_receipt_list *b, uint32_t *j)
+{
+    int same = *i < a->n && *j < b->n && a->at[*i].number == b->at[*j].number;
+    if (same) pd_receipt_free(&a->at[(*i)++]);
+    int first = *i < a->n && (*j == b->n || a->at[*i].number < b->at[*j].number);
+    page->at[page->n++] = first ? a->at[(*i)++] : b->at[(*j)++];
+}
+
+/* What is pending is read first: a receipt that is finished in between is in both then, and never in neither. */
+pd_status pd_receipt_page(pd_catalog *catalog, pd_receipt_list *list, pd_error *err)
+{
+    pd_receipt_list pending = *list, finished = *list;
+    pd_status status = pd_receipt_list_read(catalog, PD_RECEIPTS, &pending, err);
+    if (!status) status = pd_receipt_list_read(catalog, PD_FINISHED, &finished, err);
+    uint32_t i = 0, j = 0;
+    list->room = pending.n + finished.n + 1;
+    list->at = status ? NULL : malloc(list->room * sizeof *list->at);
+    if (!status && !list->at) status = no_memory(err);
+    while (!status && (i < pending.n || j < finished.n) && (!list->most || list->n < list->most))
+        merge(list, &pending, &i, &finished, &j);
+    list->more = pending.more || finished.more || i < pending.n || j < finished.n;
+    for (uint32_t rest = 0; rest < i; rest++)
+        pending.at[rest] = (pd_receipt){0}; /* the page's, or freed */
+    for (uint32_t rest = 0; rest < j; rest++)
+        finished.at[rest] = (pd_receipt){0};
+    pd_receipt_list_free(&pending);
+    pd_receipt_list_free(&finished);
+    return status;
 }
 
 void pd_receipt_list_free(pd_receipt_list *list)
@@ -199,26 +233,79 @@ void pd_receipt_list_free(pd_receipt_list *list)
     list->n = list->room = 0;
 }
 
-static pd_status last_number(void *context, uint64_t number, const void *bytes, size_t length, pd_error *err)
+/* ---------------------------------------------------------------------------------------------------- writing --- */
+
+static pd_status last_number(pd_catalog *catalog, uint64_t *last, pd_error *err)
 {
-    (void)bytes, (void)length, (void)err;
-    *(uint64_t *)context = number;
-    return PD_OK;
+    uint64_t pending = 0, finished = 0;
+    pd_status status = pd_changes_last_document(catalog->changes, PD_RECEIPTS, &pending, err);
+    if (!status) status = pd_changes_last_document(catalog->changes, PD_FINISHED, &finished, err);
+    *last = pending > finished ? pending : finished;
+    return status;
+}
+
+/* A finished one leaves the pending ones in the same transaction. */
+static pd_status put_some(pd_catalog *catalog, const pd_receipt *receipts, uint32_t n, uint64_t last,
+                          pd_error *err)
+{
+    pd_document *documents = calloc(2 * (size_t)n, sizeof *documents);
+    char **texts = calloc(n, sizeof *texts);
+    pd_status status = documents && texts ? PD_OK : no_memory(err);
+    uint32_t count = 0;
+    for (uint32_t i = 0; !status && i < n; i++) {
+        const pd_receipt *r = &receipts[i];
+        uint64_t number = r->number ? r->number : ++last;
+        int finished = r->finished > 0;
+        status = pd_receipt_text(r, &texts[i], err);
+        if (status) break;
+        documents[count++] =
+            (pd_document){finished ? PD_FINISHED : PD_RECEIPTS, number, texts[i], strlen(texts[i])};
+        if (finished) documents[count++] = (pd_document){.collection = PD_RECEIPTS, .number = number};
+    }
+    if (!status) status = pd_changes_put(catalog->changes, documents, count, err);
+    for (uint32_t i = 0; texts && i < n; i++)
+        free(texts[i]);
+    free(texts);
+    free(documents);
+    return status;
 }
 
 pd_status pd_receipts_put(pd_catalog *catalog, pd_receipt *receipts, uint32_t n, pd_error *err)
 {
-    uint64_t last = 0;
-    pd_status status = pd_changes_documents(catalog->changes, PD_RECEIPTS, last_number, &last, err);
-    for (uint32_t i = 0; !status && i < n; i++) {
-        char *text = NULL;
-        pd_receipt *receipt = &receipts[i];
-        uint64_t number = receipt->number ? receipt->number : last + 1;
-        status = pd_receipt_text(receipt, &text, err);
-        if (!status) status = pd_changes_put(catalog->changes, PD_RECEIPTS, number, text, strlen(text), err);
-        free(text);
-        if (status) break;
-        if (!receipt->number) last = receipt->number = number;
+    uint64_t last;
+    pd_status status = last_number(catalog, &last, err);
+    for (uint32_t from = 0; !status && from < n; from += PUT_ONCE) {
+        uint32_t count = n - from < PUT_ONCE ? n - from : PUT_ONCE;
+        status = put_some(catalog, receipts + from, count, last, err);
+        for (uint32_t i = from; !status && i < from + count; i++)
+            if (!receipts[i].number) receipts[i].number = ++last;
     }
+    return status;
+}
+
+typedef struct forgetting {
+    pd_document at[PUT_ONCE];
+    uint32_t n;
+    double before;
+    uint64_t last;
+} forgetting;
+
+static pd_status choose(void *context, pd_receipt *receipt, pd_error *err)
+{
+    forgetting *f = context;
+    (void)err;
+    if (f->n == PUT_ONCE || receipt->finished >= f->before || receipt->number == f->last) return PD_CANCELLED;
+    f->at[f->n++] = (pd_document){.collection = PD_FINISHED, .number = receipt->number};
+    return PD_OK;
+}
+
+pd_status pd_receipts_forget(pd_catalog *catalog, double before, uint32_t *forgotten, pd_error *err)
+{
+    forgetting f = {.before = before};
+    *forgotten = 0;
+    pd_status status = last_number(catalog, &f.last, err);
+    if (!status) status = pd_receipts(catalog, PD_FINISHED, 0, choose, &f, err);
+    if (!status) status = pd_changes_put(catalog->changes, f.at, f.n, err);
+    if (!status) *forgotten = f.n;
     return status;
 }

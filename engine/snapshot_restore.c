@@ -152,13 +152,18 @@ static pd_status keep(void *context, uint64_t number, const void *bytes, size_t 
     return PD_OK;
 }
 
-static int knows(const known_erasures *e, const pd_receipt *receipt)
+static pd_status read_all(pd_changes *log, known_erasures *out, pd_error *err)
 {
-    for (uint32_t i = 0; i < e->n; i++)
-        if (e->at[i].id == receipt->id && e->at[i].asked == receipt->asked &&
-            !strcmp(e->at[i].table, receipt->table))
-            return 1;
-    return 0;
+    pd_status status = pd_changes_documents(log, PD_RECEIPTS, 0, keep, out, err);
+    return status ? status : pd_changes_documents(log, PD_FINISHED, 0, keep, out, err);
+}
+
+static int by_request(const void *left, const void *right)
+{
+    const pd_receipt *l = left, *r = right;
+    if (l->id != r->id) return l->id < r->id ? -1 : 1;
+    if (l->asked != r->asked) return l->asked < r->asked ? -1 : 1;
+    return strcmp(l->table, r->table);
 }
 
 static pd_status open_log(const char *data, const pd_config *config, pd_changes **out, pd_error *err)
@@ -178,7 +183,8 @@ static pd_status put_again(pd_changes *log, uint64_t number, pd_receipt *receipt
     receipt->sequence = 0;
     pd_receipt_pending(receipt, "memory", "");
     pd_status status = pd_receipt_text(receipt, &text, err);
-    if (!status) status = pd_changes_put(log, PD_RECEIPTS, number, text, strlen(text), err);
+    pd_document document = {PD_RECEIPTS, number, text, text ? strlen(text) : 0};
+    if (!status) status = pd_changes_put(log, &document, 1, err);
     free(text);
     return status;
 }
@@ -186,9 +192,10 @@ static pd_status put_again(pd_changes *log, uint64_t number, pd_receipt *receipt
 static pd_status add_unknown(pd_changes *log, const known_erasures *old, uint32_t *carried, pd_error *err)
 {
     known_erasures there = {0};
-    pd_status status = pd_changes_documents(log, PD_RECEIPTS, keep, &there, err);
+    pd_status status = read_all(log, &there, err);
+    if (!status && there.n) qsort(there.at, there.n, sizeof *there.at, by_request);
     for (uint32_t i = 0; !status && i < old->n; i++) {
-        if (knows(&there, &old->at[i])) continue;
+        if (there.n && bsearch(&old->at[i], there.at, there.n, sizeof *there.at, by_request)) continue;
         status = put_again(log, ++there.last, &old->at[i], err);
         *carried += !status;
     }
@@ -204,7 +211,7 @@ static pd_status read_old(const char *data, const pd_config *config, known_erasu
     pd_status status = pd_path_join(file, data, "changes/data.mdb", err);
     if (status || access(file, F_OK) != 0) return status;
     status = open_log(data, config, &log, err);
-    if (!status) status = pd_changes_documents(log, PD_RECEIPTS, keep, old, err);
+    if (!status) status = read_all(log, old, err);
     pd_changes_close(log);
     if (status != PD_DATA_LOSS) return status;
     pd_log(PD_LOG_ERROR, "rows that were erased after the snapshot may be back: %s", err->message);
@@ -222,6 +229,18 @@ static pd_status carry(const char *data, const char *fresh, const pd_config *con
     pd_changes_close(log);
     erasures_free(&old);
     return status;
+}
+
+/* Receipts from before a time are forgotten, those of rows that were erased after the snapshot among them, if it is that old. */
+static void warn_of_age(const pd_snapshot *s, const pd_config *config)
+{
+    struct tm parts = {0};
+    if (!strptime(s->taken, "%Y-%m-%dT%H:%M:%SZ", &parts)) return;
+    if (pd_days_now() - (double)timegm(&parts) / 86400 > config->receipt_days)
+        pd_log(PD_LOG_WARNING,
+               "the snapshot is of %s, and receipts of erasures are kept for %g days: rows that were erased "
+               "soon after it may be back",
+               s->taken, config->receipt_days);
 }
 
 /* ----------------------------------------------------------------------------------------------------- the place --- */
@@ -251,7 +270,8 @@ static pd_status lock_data(const char *data, int *fd, pd_error *err)
     return pd_fail(err, PD_FAILED_PRECONDITION, "the data folder %s is in use by another process", data);
 }
 
-static pd_status take_place(const char *data, const char *fresh, const char *aside, pd_error *err)
+/* After a failure fresh is what was made, to be thrown away, or "": it is the old data folder, which the error names. */
+static pd_status take_place(const char *data, char *fresh, const char *aside, pd_error *err)
 {
     if (!*aside) {
         /* An empty folder of that name is replaced. */
@@ -260,8 +280,12 @@ static pd_status take_place(const char *data, const char *fresh, const char *asi
     }
     /* The old folder keeps the name until the new one has it; where names cannot be exchanged, for an instant nothing has it. */
     if (renameat2(AT_FDCWD, fresh, AT_FDCWD, data, RENAME_EXCHANGE) == 0) {
-        if (rename(fresh, aside) != 0) return pd_fail_errno(err, "rename to", aside);
-        return pd_folder_sync_parent(data, err);
+        if (rename(fresh, aside) == 0) return pd_folder_sync_parent(data, err);
+        pd_status status = pd_fail_errno(err, "rename to", aside);
+        if (renameat2(AT_FDCWD, fresh, AT_FDCWD, data, RENAME_EXCHANGE) == 0) return status;
+        pd_log(PD_LOG_ERROR, "%s is now %s", data, fresh);
+        *fresh = 0;
+        return status;
     }
     if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
         return pd_fail_errno(err, "exchange with the restored folder", data);
@@ -274,16 +298,19 @@ static pd_status take_place(const char *data, const char *fresh, const char *asi
     return pd_folder_sync_parent(data, err);
 }
 
+/* A name that nothing has yet: of this second, or of one to come. */
 static pd_status beside(char *path, const char *data, const char *what, const char *tail, pd_error *err)
 {
     size_t length = strlen(data);
+    struct stat about;
     while (length > 1 && data[length - 1] == '/')
         length--;
-    int used =
-        snprintf(path, PD_PATH_ROOM, "%.*s.%s-%lld%s", (int)length, data, what, (long long)time(NULL), tail);
-    if (used < 0 || used >= PD_PATH_ROOM)
-        return pd_fail(err, PD_INVALID_ARGUMENT, "the path of the data folder is too long");
-    return PD_OK;
+    for (long long second = time(NULL);; second++) {
+        int used = snprintf(path, PD_PATH_ROOM, "%.*s.%s-%lld%s", (int)length, data, what, second, tail);
+        if (used < 0 || used >= PD_PATH_ROOM)
+            return pd_fail(err, PD_INVALID_ARGUMENT, "the path of the data folder is too long");
+        if (lstat(path, &about) != 0) return PD_OK;
+    }
 }
 
 pd_status pd_snapshot_restore(const pd_snapshot *s, const pd_config *config, char *aside, uint32_t *carried,
@@ -300,9 +327,10 @@ pd_status pd_snapshot_restore(const pd_snapshot *s, const pd_config *config, cha
     if (!status) {
         status = make_fresh(s, fresh, err);
         if (!status && some) status = carry(data, fresh, config, carried, err);
+        if (!status && some) warn_of_age(s, config);
         if (!status) status = sync_folders(fresh, 2, err);
         if (!status) status = take_place(data, fresh, aside, err);
-        if (status) pd_snapshot_discard(fresh);
+        if (status && *fresh) pd_snapshot_discard(fresh);
     }
     if (lock >= 0) close(lock);
     return status;

@@ -577,6 +577,30 @@ static void test_an_erased_row_is_nowhere(void **state)
     close_shop(&host, client);
 }
 
+/* Its record was trimmed from the log before, and lies in a page that is free. */
+static void test_an_erased_row_is_gone_from_the_free_pages_of_the_log(void **state)
+{
+    (void)state;
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_written written;
+    pados_erasures *receipts;
+    float query[DIM];
+    uint64_t version, id = SECRET;
+    for (size_t erased = 1; erased < 3; erased++) {
+        lonely(6, query);
+        query[4] += (float)erased / 8;
+        put(client, SECRET, query, "secretive", 2.0f, &written);
+        must(pados_rebuild(client, "t", NULL, NULL, &version, &error), error);
+        must(pados_erase(client, "t", &id, 1, &receipts, &error), error);
+        pados_erasures_free(receipts);
+        wait_until_erased(client, erased);
+        assert_false(on_disk(&host, "changes", query, sizeof query));
+    }
+    close_shop(&host, client);
+}
+
 /* Rows go to and fro between two far corners, so that they change lists all the time, until they are told to stop. */
 typedef struct moving {
     const server *host;
@@ -686,6 +710,7 @@ int main(void)
         cmocka_unit_test(test_a_push_keeps_what_was_changed_while_it_was_made_and_rollback_what_came_after),
         cmocka_unit_test(test_counters_outlive_a_push),
         cmocka_unit_test(test_an_erased_row_is_nowhere),
+        cmocka_unit_test(test_an_erased_row_is_gone_from_the_free_pages_of_the_log),
         cmocka_unit_test(test_a_search_waits_for_the_change_that_it_must_see),
         cmocka_unit_test(test_a_table_is_rebuilt_while_its_rows_move),
     };

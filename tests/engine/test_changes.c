@@ -310,27 +310,67 @@ static pd_status count_document(void *context, uint64_t number, const void *byte
     return PD_OK;
 }
 
+static pd_status count_three(void *context, uint64_t number, const void *bytes, size_t length, pd_error *err)
+{
+    (void)bytes, (void)length, (void)err;
+    uint64_t *three = context;
+    three[0]++;
+    three[1] = number;
+    return three[0] == 3 ? PD_CANCELLED : PD_OK;
+}
+
 static void test_documents_are_kept_by_collection_and_number(void **state)
 {
     (void)state;
     logbook l;
     pd_error err;
+    uint64_t latest = 0, last;
     logbook_make(&l, 64, PD_DURABLE_INTERVAL);
+    must(pd_changes_last_document(l.log, "erasures", &last, &err), err);
+    assert_int_equal(last, 0);
     for (uint64_t i = 300; i >= 1; i--) {
         char text[40];
         int n = snprintf(text, sizeof text, "receipt %llu", (unsigned long long)i);
-        must(pd_changes_put(l.log, "erasures", i, text, (size_t)n, &err), err);
+        must(pd_changes_put(l.log, &(pd_document){"erasures", i, text, (size_t)n}, 1, &err), err);
     }
-    must(pd_changes_put(l.log, "erasuresx", 1000, "receipt 1000", 12, &err), err);
-    must(pd_changes_put(l.log, "erasures", 300, NULL, 0, &err), err);
-    must(pd_changes_put(l.log, "erasures", 900, NULL, 0, &err), err);
+    const pd_document more[] = {{"erasuresx", 1000, "receipt 1000", 12},
+                                {.collection = "erasures", .number = 300},
+                                {.collection = "erasures", .number = 900}};
+    must(pd_changes_put(l.log, more, 3, &err), err);
     logbook_reopen(&l);
-    uint64_t latest = 0;
-    must(pd_changes_documents(l.log, "erasures", count_document, &latest, &err), err);
+    must(pd_changes_documents(l.log, "erasures", 0, count_document, &latest, &err), err);
     assert_int_equal(latest, 299);
     latest = 0;
-    must(pd_changes_documents(l.log, "none", count_document, &latest, &err), err);
+    must(pd_changes_documents(l.log, "none", 0, count_document, &latest, &err), err);
     assert_int_equal(latest, 0);
+    uint64_t three[2] = {0};
+    must(pd_changes_documents(l.log, "erasures", 250, count_three, three, &err), err);
+    assert_int_equal(three[1], 252);
+    static const struct {
+        const char *collection;
+        uint64_t last;
+    } lasts[] = {{"erasures", 299}, {"erasuresx", 1000}, {"a", 0}, {"z", 0}};
+    for (size_t i = 0; i < sizeof lasts / sizeof *lasts; i++) {
+        must(pd_changes_last_document(l.log, lasts[i].collection, &last, &err), err);
+        assert_int_equal(last, lasts[i].last);
+    }
+    logbook_remove(&l);
+}
+
+static void test_documents_are_put_all_or_none(void **state)
+{
+    (void)state;
+    logbook l;
+    pd_error err;
+    uint64_t last;
+    char name[300];
+    logbook_make(&l, 64, PD_DURABLE_SYNC);
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    const pd_document two[] = {{"erasures", 1, "receipt 1", 9}, {name, 2, "receipt 2", 9}};
+    assert_int_equal(pd_changes_put(l.log, two, 2, &err), PD_INVALID_ARGUMENT);
+    must(pd_changes_last_document(l.log, "erasures", &last, &err), err);
+    assert_int_equal(last, 0);
     logbook_remove(&l);
 }
 
@@ -466,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_a_compaction_that_was_cut_off_is_cleared_away),
         cmocka_unit_test(test_a_copy_opens_as_the_log_did),
         cmocka_unit_test(test_documents_are_kept_by_collection_and_number),
+        cmocka_unit_test(test_documents_are_put_all_or_none),
         cmocka_unit_test(test_what_waits_for_its_sync_is_read_like_the_rest),
         cmocka_unit_test(test_a_full_map_refuses_the_batch_and_a_trim_makes_room),
         cmocka_unit_test(test_a_map_full_of_small_records_can_be_trimmed),

@@ -145,7 +145,7 @@ static int open_and_read(logbook *l, uint64_t flipped)
     }
     must(pd_changes_floor(l->log, "shoes", &number, &err), err);
     assert_int_equal(number, 3);
-    (void)pd_changes_documents(l->log, "erasures", any_document, NULL, &err);
+    (void)pd_changes_documents(l->log, "erasures", 0, any_document, NULL, &err);
     pd_changes_close(l->log);
     return 1;
 }
@@ -159,7 +159,7 @@ static void test_no_flipped_byte_of_the_file_stops_the_process(void **state)
     append_some(&l, "shoes", 40, 200);
     append_some(&l, "hats", 3, 5000);
     must(pd_changes_trim(l.log, "shoes", 3, &err), err);
-    must(pd_changes_put(l.log, "erasures", 1, "receipt", 7, &err), err);
+    must(pd_changes_put(l.log, &(pd_document){"erasures", 1, "receipt", 7}, 1, &err), err);
     pd_changes_close(l.log);
     size_t length;
     unsigned char *bytes = file_read(&l, &length);

@@ -69,6 +69,7 @@ static void test_keys_of_changes_have_units_and_names(void **state)
     assert_int_equal(plain->changes_interval_ms, 50);
     assert_true(plain->changes_bytes == 16ull << 30);
     assert_true(plain->erase_ms == 72ull * 3600 * 1000);
+    assert_true(plain->receipt_days == 1095);
     assert_true(plain->recall_sample == 0.001);
     pd_config_free(plain);
     const char *sets[] = {"changes.durability=none", "changes.max_mib=1.5", "erase_hours=0.5",

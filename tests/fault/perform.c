@@ -138,7 +138,7 @@ static void life(const char *folder)
         failed(&err);
     for (uint32_t i = 0; i < 6; i++)
         append(log, i % 3 ? "shoes" : "hats", i % 2 ? 60 : 9000);
-    while (pd_changes_put(log, "erasures", 1, "one", 3, &err))
+    while (pd_changes_put(log, &(pd_document){"erasures", 1, "one", 3}, 1, &err))
         failed(&err);
     while (pd_changes_trim(log, "shoes", 3, &err))
         failed(&err);

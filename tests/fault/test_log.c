@@ -2,7 +2,6 @@
 #include "drill.h"
 #include "perform.h"
 
-
 #define RECORDS    11u
 #define AFTERWARDS 50000u /* bytes of the diary */
 
@@ -135,7 +134,7 @@ static void check_log(const char *folder, const story *s, uint64_t cut, const ch
         if (pd_changes_find_key(log, key, &sequence, &err) || sequence != i)
             fail_msg("%s: %s is not known", when, key);
     }
-    if (pd_changes_documents(log, "erasures", count_documents, &documents, &err))
+    if (pd_changes_documents(log, "erasures", 0, count_documents, &documents, &err))
         fail_msg("%s: %s", when, err.message);
     if (count >= 7 && documents != 1) fail_msg("%s: the document is gone", when);
     if (cut >= s->trimmed && s->trimmed != UINT64_MAX &&
