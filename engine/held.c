@@ -1,6 +1,8 @@
 /* Batches that wait for a rebuild: see held.h. */
 #include "held.h"
 
+#include <string.h>
+
 #include "clock.h"
 #include "upkeep.h"
 
@@ -14,12 +16,44 @@ static int is_late(const pd_write *w)
     return pd_now_ns() + MARGIN_NS >= w->deadline_ns;
 }
 
+static int same_key(const pd_write *a, const pd_write *b)
+{
+    return a != b && *a->batch->key && !strcmp(a->batch->key, b->batch->key);
+}
+
+/* Marks it where another of its key is held; the other as well where it is going to be. */
+static void find_resent(pd_held *held, pd_write *w, int both)
+{
+    for (pd_write *other = held->first; other; other = other->next) {
+        if (!same_key(other, w)) continue;
+        w->resent = 1;
+        other->resent |= both;
+    }
+}
+
+/* What a batch is refused with that may be done under its key all the same. */
+static void refuse(pd_write *w)
+{
+    if (!w->resent) return; /* the error is there: nothing was done */
+    w->status = pd_fail(&w->err, is_late(w) ? PD_DEADLINE_EXCEEDED : PD_UNAVAILABLE,
+                        "a batch with this key is under way: it waits for the table to be built again");
+}
+
+static int may_wait(pd_held *held, pd_catalog *catalog, const pd_write *w)
+{
+    return w->again && w->holds < TIMES && held->count < PD_HELD_MOST &&
+           held->bytes + w->batch->length <= PD_HELD_BYTES && !is_late(w) &&
+           pd_upkeep_urge(catalog, w->batch->table);
+}
+
 int pd_held_take(pd_held *held, pd_catalog *catalog, pd_write *w)
 {
-    if (!w->again || w->holds == TIMES || held->count == PD_HELD_MOST ||
-        held->bytes + w->batch->length > PD_HELD_BYTES || is_late(w))
+    int waits = may_wait(held, catalog, w);
+    find_resent(held, w, waits);
+    if (!waits) {
+        refuse(w);
         return 0;
-    if (!pd_upkeep_urge(catalog, w->batch->table)) return 0;
+    }
     w->holds++;
     w->number = w->served->number;
     /* A version that is to make place for another waits for its holders. */
@@ -60,10 +94,12 @@ void pd_held_review(pd_held *held, pd_catalog *catalog)
         *at = w->next;
         held->count--;
         held->bytes -= w->batch->length;
-        if (moved)
+        if (moved) {
             w->again(w);
-        else
+        } else {
+            refuse(w);
             w->done(w, w->status, &w->err, NULL);
+        }
     }
     held->look_at = pd_now_ns() + LOOK_NS;
 }

@@ -45,6 +45,7 @@ typedef struct pd_write {
     pd_status status;
     pd_error err;
     uint32_t holds;  /* how often it was held aside */
+    int resent;      /* another with its key was held aside, and may be done */
     uint64_t number; /* of the version that had no page for it */
 } pd_write;
 

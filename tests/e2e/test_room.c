@@ -31,10 +31,10 @@ static pados_client *open_shop(server *host, const char *const *sets)
     return client;
 }
 
-static pados_status renew(pados_client *client, uint64_t first, pados_error *error)
+static pados_status renew_as(pados_client *client, uint64_t first, const char *key, pados_written *written,
+                             pados_error *error)
 {
     uint64_t ids[BATCH];
-    pados_written written;
     for (uint32_t i = 0; i < BATCH; i++)
         ids[i] = first + i;
     pados_upsert upsert = {.table = "t",
@@ -42,8 +42,15 @@ static pados_status renew(pados_client *client, uint64_t first, pados_error *err
                            .count = BATCH,
                            .vectors = renewed + first * DIM,
                            .dim = DIM,
+                           .key = key,
                            .timeout_ms = 60000};
-    return pados_upsert_run(client, &upsert, &written, error);
+    return pados_upsert_run(client, &upsert, written, error);
+}
+
+static pados_status renew(pados_client *client, uint64_t first, pados_error *error)
+{
+    pados_written written;
+    return renew_as(client, first, NULL, &written, error);
 }
 
 static void close_shop(server *host, pados_client *client)
@@ -138,12 +145,55 @@ static void test_prices_change_while_upserts_wait_for_room(void **state)
     renew_all(true);
 }
 
+/* Sends what another client has sent, under the same keys. */
+typedef struct echo {
+    const server *host;
+    pados_written written[ROWS / BATCH];
+    char wrong[300];
+} echo;
+
+static void *send_again(void *argument)
+{
+    echo *e = argument;
+    pados_client *client = server_client(e->host);
+    pados_error error;
+    char key[40];
+    for (uint32_t i = 0; i < ROWS / BATCH && !*e->wrong; i++) {
+        snprintf(key, sizeof key, "batch-%u", i);
+        if (renew_as(client, (uint64_t)i * BATCH, key, &e->written[i], &error))
+            snprintf(e->wrong, sizeof e->wrong, "%.290s", error.message);
+    }
+    pados_close(client);
+    return NULL;
+}
+
+static void test_a_batch_that_is_sent_again_while_it_waits_is_done_once_and_answered_twice(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"calibration_queries=100", "spare_percent=1", NULL};
+    server host = {0};
+    echo first = {.host = &host}, second = {.host = &host};
+    pthread_t thread;
+    pados_client *client = open_shop(&host, sets);
+    assert_int_equal(pthread_create(&thread, NULL, send_again, &first), 0);
+    send_again(&second);
+    pthread_join(thread, NULL);
+    assert_string_equal(first.wrong, "");
+    assert_string_equal(second.wrong, "");
+    for (uint32_t i = 0; i < ROWS / BATCH; i++) {
+        assert_int_equal(first.written[i].sequence, second.written[i].sequence);
+        assert_true(first.written[i].repeated != second.written[i].repeated);
+    }
+    close_shop(&host, client);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_without_rebuilds_a_table_is_full_one_day_and_says_so),
         cmocka_unit_test(test_a_table_whose_rows_are_all_renewed_makes_room_by_itself),
         cmocka_unit_test(test_prices_change_while_upserts_wait_for_room),
+        cmocka_unit_test(test_a_batch_that_is_sent_again_while_it_waits_is_done_once_and_answered_twice),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
