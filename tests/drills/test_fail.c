@@ -147,7 +147,7 @@ static void erased(failing *x, const char *when)
     char why[300], *json;
     pados_error error;
     for (int i = 0; receipts_of(x, true); i++) {
-        if (i == 300)
+        if (i == 1200)
             fail_msg("%s (%s): an erasure stays pending (%s)", when, x->f.state->what, x->f.host.folder);
         wait_ms(100);
     }
@@ -256,7 +256,7 @@ static void test_every_call_fails_once(void **state)
     every_call(&x, &erasure, PD_FAULT_SYNC, EIO, false, stride, 2);
     every_call(&x, &erasure, PD_FAULT_SYNC, EIO, true, stride, 2);
     every_call(&x, &erasure, PD_FAULT_RENAME, EIO, false, stride, 2);
-    every_call(&x, &erasure, PD_FAULT_ALLOC, ENOMEM, false, allocations > 8 ? allocations * 4 : 1, 4);
+    every_call(&x, &erasure, PD_FAULT_ALLOC, ENOMEM, false, allocations > 8 ? allocations : 1, 4);
     for (uint32_t c = 0; c < LOAD_CLIENTS; c++)
         load_close(&x.clients[c]);
     pados_close(x.pushes.client);

@@ -451,7 +451,7 @@ static int find_entry(const char *folder, const char *begins, char *path, size_t
 
 static void wait_for_erasures(pados_client *client)
 {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 10000; i++) {
         pados_erasures *pending;
         pados_error error;
         must(pados_erasures_list(client, true, &pending, &error), error);
