@@ -578,6 +578,31 @@ static void test_an_erased_row_is_nowhere(void **state)
     close_shop(&host, client);
 }
 
+/* More than one reply has. */
+static void test_all_receipts_are_listed_however_many(void **state)
+{
+    (void)state;
+    enum { MANY = 1024 };
+    server host = {0};
+    pados_client *client = open_shop(&host, NULL);
+    pados_error error;
+    pados_erasures *receipts;
+    uint64_t ids[MANY];
+    for (uint64_t i = 0; i < MANY; i++)
+        ids[i] = 100000 + i;
+    must(pados_erase(client, "t", ids, MANY, &receipts, &error), error);
+    pados_erasures_free(receipts);
+    must(pados_erasures_list(client, false, &receipts, &error), error);
+    assert_int_equal(receipts->count, MANY);
+    for (uint32_t i = 0; i < MANY; i++) {
+        assert_int_equal(receipts->at[i].number, i + 1);
+        assert_int_equal(receipts->at[i].id, ids[i]);
+        assert_string_equal(receipts->at[i].table, "t");
+    }
+    pados_erasures_free(receipts);
+    close_shop(&host, client);
+}
+
 /* Its record was trimmed from the log before, and lies in a page that is free. */
 static void test_an_erased_row_is_gone_from_the_free_pages_of_the_log(void **state)
 {
@@ -719,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_counters_outlive_a_push),
         cmocka_unit_test(test_an_erased_row_is_nowhere),
         cmocka_unit_test(test_an_erased_row_is_gone_from_the_free_pages_of_the_log),
+        cmocka_unit_test(test_all_receipts_are_listed_however_many),
         cmocka_unit_test(test_a_search_waits_for_the_change_that_it_must_see),
         cmocka_unit_test(test_a_table_is_rebuilt_while_its_rows_move),
     };
