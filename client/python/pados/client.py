@@ -404,18 +404,25 @@ class Client:
         request = wire.Request()
         request.erase.table = table
         request.erase.ids.extend(pushing.ids_of(ids).tolist())
-        return self._receipts(request)
+        return self._receipts(self.admin(request).erasures)
 
     def erasures(self, pending=False):
         """The receipts of all erasures, or of those that are not done."""
         request = wire.Request()
         request.erasure_list.pending = pending
-        return self._receipts(request)
+        receipts, more = [], True
+        while more:
+            page = self.admin(request).erasures
+            receipts += self._receipts(page)
+            more = page.more and len(page.erasures) > 0
+            if more:
+                request.erasure_list.after = page.erasures[-1].number
+        return receipts
 
-    def _receipts(self, request):
+    @staticmethod
+    def _receipts(page):
         names = ("number", "table", "id", "asked", "deadline", "finished")
-        return [dict(_plain(e, names), done=list(e.done), pending=list(e.pending))
-                for e in self.admin(request).erasures.erasures]
+        return [dict(_plain(e, names), done=list(e.done), pending=list(e.pending)) for e in page.erasures]
 
     def export(self, table, id):
         """All that is held about a row."""

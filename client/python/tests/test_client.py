@@ -351,6 +351,11 @@ class Alone(unittest.TestCase):
             if body == "erase":
                 for id in request.erase.ids:
                     reply.erasures.erasures.add(number=1, table="users", id=id, done=["memory"], pending=["version 3"])
+            elif body == "erasure_list" and not request.erasure_list.pending: # two pages
+                after = request.erasure_list.after
+                for number in range(after + 1, min(after + 3, 4)):
+                    reply.erasures.erasures.add(number=number, table="users", id=40 + number, done=["memory"])
+                reply.erasures.more = after == 0
             elif body == "erasure_list":
                 reply.erasures.SetInParent()
             elif body == "export":
@@ -365,6 +370,8 @@ class Alone(unittest.TestCase):
         self.assertEqual((receipt["id"], receipt["done"], receipt["pending"]), (42, ["memory"], ["version 3"]))
         self.assertEqual(client.erasures(pending=True), [])
         self.assertTrue(server.seen[-1].erasure_list.pending)
+        self.assertEqual([e["id"] for e in client.erasures()], [41, 42, 43])
+        self.assertEqual(server.seen[-1].erasure_list.after, 2)
         self.assertEqual(client.export("users", 42), {"id": 42})
         self.assertEqual(client.snapshot("/backup")["bytes"], 1000)
 
