@@ -189,6 +189,7 @@ void pd_publish_restore(pd_catalog *catalog)
         restore_table(catalog, table);
         /* Pushes and rebuilds that were killed between their version's birth and their own pruning add up, too. Where the
          * current version does not serve, any other may be wanted. */
-        if (table->serving && table->serving->served.number == table->current) pd_publish_prune(catalog, table->name, 0);
+        if (table->serving && table->serving->served.number == table->current)
+            pd_publish_prune(catalog, table->name, 0);
     }
 }

@@ -182,18 +182,12 @@ static void test_what_was_bound_opened_or_reserved_cannot_change(void **state)
 {
     (void)state;
     pd_config *now = load(NULL, NULL, 0);
-    static const char *const fixed[] = {"data_folder=x",
-                                        "data.url=\"ipc:///tmp/x\"",
-                                        "admin.cert_file=x",
-                                        "http.key_file=x",
-                                        "backend=cpu",
-                                        "isa=avx2",
-                                        "memory_mib=2",
-                                        "threads=3",
-                                        "builder_threads=3",
-                                        "builder_priority=normal",
-                                        "writer_threads=2",
-                                        "changes.durability=none",
+    static const char *const fixed[] = {"data_folder=x",     "data.url=\"ipc:///tmp/x\"",
+                                        "admin.cert_file=x", "http.key_file=x",
+                                        "backend=cpu",       "isa=avx2",
+                                        "memory_mib=2",      "threads=3",
+                                        "builder_threads=3", "builder_priority=normal",
+                                        "writer_threads=2",  "changes.durability=none",
                                         "changes.max_mib=7"};
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
         pd_error err = {0};
