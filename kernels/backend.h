@@ -222,7 +222,7 @@ struct pd_backend {
     pd_status (*index_open)(pd_device *device, const pd_index_spec *spec, pd_index **out, pd_error *err);
     void (*index_close)(pd_index *index);
     /* Mandatory. Page writes go through a window: *memory is host memory for *count <= count consecutive pages from
-     * first (the slab itself on a CPU, pinned staging on a GPU), filled by the caller, taken in by page_commit. One
+     * first (the slab itself where that is, pinned staging for memory of a GPU), filled by the caller, taken in by page_commit. One
      * window at a time. */
     pd_status (*page_window)(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count,
                              void **memory, uint32_t *got, pd_error *err);
