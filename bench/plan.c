@@ -43,12 +43,32 @@ static uint64_t list_bytes(const pd_shape *shape, const pd_layout *layout)
     return shape->nlist * each;
 }
 
-pd_status bench_plan(const bench_options *o, pd_error *err)
+/* Rows that cards hold, of so many bytes each. */
+static void print_cards(double row)
 {
     static const struct {
         const char *name;
         double gib;
     } cards[] = {{"24 GiB", 24}, {"40 GiB", 40}, {"80 GiB", 80}, {"141 GB (H200)", 139}};
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
+        printf("rows on %-14s %.0f million, nine tenths of it for the slab\n", cards[i].name,
+               cards[i].gib * 0.9 * 1073.741824 / row);
+}
+
+/* The same table with its refine rows in the host's memory. */
+static void print_hosted(uint64_t slab, uint64_t refine, double rows)
+{
+    char text[PD_SIZE_TEXT], host[PD_SIZE_TEXT];
+    printf("with refine rows in the host's memory (cuda):\n");
+    printf("the slab           %s, %.1f bytes a row (memory_mib = %llu)\n", pd_size_text(slab - refine, text),
+           (double)(slab - refine) / rows, (unsigned long long)((slab - refine) >> 20));
+    printf("host memory        %s, %.1f bytes a row (refine_host_mib = %llu)\n", pd_size_text(refine, host),
+           (double)refine / rows, (unsigned long long)(refine >> 20));
+    print_cards((double)(slab - refine) / rows);
+}
+
+pd_status bench_plan(const bench_options *o, pd_error *err)
+{
     pd_shape shape;
     pd_layout layout;
     char text[PD_SIZE_TEXT];
@@ -60,7 +80,8 @@ pd_status bench_plan(const bench_options *o, pd_error *err)
         return pd_fail(err, PD_INVALID_ARGUMENT, "--plan: %llu pages, at most %u can be numbered",
                        (unsigned long long)pages, UINT32_MAX);
     pd_index_spec spec = {.shape = shape, .npages = (uint32_t)pages, .name = "plan"};
-    uint64_t slab = pd_index_bytes(&spec), lists = list_bytes(&shape, &layout);
+    uint64_t slab = pd_index_bytes(&spec), refine = pd_index_refine_bytes(&spec);
+    uint64_t lists = list_bytes(&shape, &layout);
     double row = (double)slab / (double)o->generate_rows;
     printf("%llu rows x %u, %s codes of %u dimensions, refine %s, %u lists, %u byte columns\n",
            (unsigned long long)o->generate_rows, shape.dim, o->code, layout.code_dim, o->refine, shape.nlist,
@@ -70,8 +91,7 @@ pd_status bench_plan(const bench_options *o, pd_error *err)
     printf("the slab           %s, %.1f bytes a row (memory_mib = %llu)\n", pd_size_text(slab, text), row,
            (unsigned long long)(slab >> 20));
     printf("lists beside it    %s\n", pd_size_text(lists, text));
-    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
-        printf("rows on %-14s %.0f million, nine tenths of it for the slab\n", cards[i].name,
-               cards[i].gib * 0.9 * 1073.741824 / row);
+    print_cards(row);
+    if (refine && shape.code != PD_CODE_NONE) print_hosted(slab, refine, (double)o->generate_rows);
     return PD_OK;
 }

@@ -62,8 +62,9 @@ void pd_box_bytes(const pd_box *box, uint64_t *device, uint64_t *host)
     if (!box) return;
     const pd_index *index = pd_resident_index(box->served.resident);
     pd_index_spec spec = {.shape = index->shape, .npages = index->npages, .name = box->table};
-    *device += pd_index_bytes(&spec);
-    *host += pd_resident_host_bytes(box->served.resident);
+    uint64_t hosted = index->hosted ? pd_index_refine_bytes(&spec) : 0;
+    *device += pd_index_bytes(&spec) - hosted;
+    *host += pd_resident_host_bytes(box->served.resident) + hosted;
 }
 
 void pd_catalog_bury(pd_catalog *catalog)

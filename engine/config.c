@@ -61,6 +61,7 @@ static void read_device(pd_conf *conf, pd_config *c, int *lost)
     c->isa = copy(conf, pd_conf_string(conf, root, "isa", ""), lost);
     /* MiB, because libconfig integers over 31 bits need an L that is easily forgotten. */
     c->memory = (uint64_t)(pd_conf_float(conf, root, "memory_mib", 1024, 1, 64.0 * MIB) * MIB);
+    c->host_memory = (uint64_t)(pd_conf_float(conf, root, "refine_host_mib", 0, 0, 64.0 * MIB) * MIB);
     c->threads = read_u32(conf, "threads", 0, 0, 1024);
     c->builder_threads = read_u32(conf, "builder_threads", 0, 0, 1024);
     c->builder_normal = read_choice(conf, root, "builder_priority", priorities, "idle or normal", 0);

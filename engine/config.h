@@ -22,9 +22,11 @@ typedef struct pd_listener_config {
 typedef struct pd_config {
     char *data_folder;
     pd_listener_config data, admin, http;
-    char *backend;            /* "auto", "cpu", "cuda", "reference" */
-    char *isa;                /* "": the best */
-    uint64_t memory;          /* bytes of the slab */
+    char *backend;   /* "auto", "cpu", "cuda", "reference" */
+    char *isa;       /* "": the best */
+    uint64_t memory; /* bytes of the slab */
+    uint64_t
+        host_memory; /* bytes of the host's memory for refine rows, of a cuda device; 0: they lie in the slab */
     uint32_t threads;         /* 0: all */
     uint32_t builder_threads; /* 0: all */
     int builder_normal;       /* 0: at idle priority; 1: at the priority of everyone else */

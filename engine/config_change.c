@@ -45,6 +45,7 @@ pd_status pd_config_change(const pd_config *now, const pd_config *next, pd_error
     same_text(&d, "", "backend", now->backend, next->backend);
     same_text(&d, "", "isa", now->isa, next->isa);
     same_number(&d, "", "memory_mib", now->memory, next->memory);
+    same_number(&d, "", "refine_host_mib", now->host_memory, next->host_memory);
     same_number(&d, "", "threads", now->threads, next->threads);
     same_number(&d, "", "builder_threads", now->builder_threads, next->builder_threads);
     same_number(&d, "", "builder_priority", (uint64_t)now->builder_normal, (uint64_t)next->builder_normal);

@@ -137,6 +137,8 @@ void pd_catalog_gauges(pd_catalog *catalog,
     tell_changes(&g, catalog);
     add(&g, "pados_device_bytes", (double)device.memory);
     add(&g, "pados_device_used_bytes", (double)device.used);
+    add(&g, "pados_refine_host_bytes", (double)device.host_memory);
+    add(&g, "pados_refine_host_used_bytes", (double)device.host_used);
     /* One metric's lines stand together, as Prometheus wants them. */
     qsort(g.at, g.count, sizeof *g.at, by_name);
     for (uint32_t i = 0; i < g.count; i++)

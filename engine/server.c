@@ -27,8 +27,10 @@ static void observe_slice(void *context, uint32_t queries, int background)
 static pd_status open_device(pd_server *server, pd_error *err)
 {
     const pd_config *config = server->config;
-    pd_device_options options = {
-        .memory = config->memory, .threads = config->threads, .isa = *config->isa ? config->isa : NULL};
+    pd_device_options options = {.memory = config->memory,
+                                 .host_memory = config->host_memory,
+                                 .threads = config->threads,
+                                 .isa = *config->isa ? config->isa : NULL};
     const pd_backend *cuda;
     pd_error why = {0};
     if (strcmp(config->backend, "auto") == 0 && pd_backend_find("cuda", &cuda, &why))
@@ -37,6 +39,9 @@ static pd_status open_device(pd_server *server, pd_error *err)
     if (status) return pd_prefix(err, "backend %s", config->backend);
     pd_device_info info;
     pd_device_info_of(server->device, &info);
+    if (config->host_memory && !info.host_memory)
+        pd_log(PD_LOG_WARNING,
+               "refine_host_mib: the %s backend keeps refine rows with all else in memory_mib", info.backend);
     snprintf(server->backend, sizeof server->backend, "%s %s", info.backend, info.isa);
     return PD_OK;
 }

@@ -75,9 +75,15 @@ uint64_t pd_index_bytes(const pd_index_spec *spec)
 {
     pd_layout layout;
     if (pd_layout_of(&spec->shape, &layout, NULL) != PD_OK) return 0;
-    return ((uint64_t)pd_run_chunks(layout.page_bytes, spec->npages) +
-            pd_run_chunks(layout.refine_bytes, spec->npages)) *
-           PD_CHUNK_BYTES;
+    return pd_run_chunks(layout.page_bytes, spec->npages) * (uint64_t)PD_CHUNK_BYTES +
+           pd_index_refine_bytes(spec);
+}
+
+uint64_t pd_index_refine_bytes(const pd_index_spec *spec)
+{
+    pd_layout layout;
+    if (pd_layout_of(&spec->shape, &layout, NULL) != PD_OK) return 0;
+    return pd_run_chunks(layout.refine_bytes, spec->npages) * (uint64_t)PD_CHUNK_BYTES;
 }
 
 pd_status pd_index_open(pd_device *device, const pd_index_spec *spec, pd_index **out, pd_error *err)

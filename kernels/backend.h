@@ -30,7 +30,11 @@ typedef struct pd_exact pd_exact;   /* one exact search in progress */
 /* ------------------------------------------------------------------------------------------------ devices --- */
 
 typedef struct pd_device_options {
-    uint64_t memory;  /* bytes of the slab; 0: no table will be loaded (assign and exact still work) */
+    uint64_t memory; /* bytes of the slab; 0: no table will be loaded (assign and exact still work) */
+    /* Bytes of a second slab, in the host's memory, for the refine pages of tables with codes; a table must fit both. 0: they lie in
+     * the slab. A table without codes is scanned by its refine rows, which lie in the slab in any case. Backends whose memory is the
+     * host's do not look at it. */
+    uint64_t host_memory;
     uint32_t threads; /* 0: as many as the machine has */
     int idle;         /* the threads run at idle priority (builders) */
     const char *isa;  /* NULL: the best; else one of info.isas, for tests */
@@ -44,6 +48,8 @@ typedef struct pd_device_info {
     int idle;        /* the threads run at idle priority */
     uint64_t memory; /* the slab, bytes */
     uint64_t used;
+    uint64_t host_memory; /* the slab in the host's memory; 0: there is none */
+    uint64_t host_used;
 } pd_device_info;
 
 /* ------------------------------------------------------------------------------------------------ indexes --- */
@@ -216,7 +222,7 @@ struct pd_backend {
     pd_status (*index_open)(pd_device *device, const pd_index_spec *spec, pd_index **out, pd_error *err);
     void (*index_close)(pd_index *index);
     /* Mandatory. Page writes go through a window: *memory is host memory for *count <= count consecutive pages from
-     * first (the slab itself on a CPU, pinned staging on a GPU), filled by the caller, taken in by page_commit. One
+     * first (the slab itself where that is, pinned staging for memory of a GPU), filled by the caller, taken in by page_commit. One
      * window at a time. */
     pd_status (*page_window)(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count,
                              void **memory, uint32_t *got, pd_error *err);
@@ -285,14 +291,16 @@ struct pd_index {
     pd_shape shape;
     pd_layout layout;
     uint32_t npages; /* reserved */
+    int hosted;      /* the refine pages lie in the host's memory (pd_device_options.host_memory) */
 };
 
 pd_status pd_device_open(const char *backend, const pd_device_options *options, pd_device **out,
                          pd_error *err);
 void pd_device_close(pd_device *device); /* NULL is allowed */
 void pd_device_info_of(const pd_device *device, pd_device_info *info);
-/* Bytes of the slab that an index of this spec takes. */
+/* Bytes of slabs that an index of this spec takes, and how many of them are its refine pages'. */
 uint64_t pd_index_bytes(const pd_index_spec *spec);
+uint64_t pd_index_refine_bytes(const pd_index_spec *spec);
 pd_status pd_index_open(pd_device *device, const pd_index_spec *spec, pd_index **out, pd_error *err);
 void pd_index_close(pd_index *index); /* NULL is allowed */
 pd_status pd_index_window(pd_index *index, pd_page_kind kind, uint32_t first, uint32_t count, void **memory,

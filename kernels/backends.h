@@ -17,7 +17,7 @@ typedef struct pd_plugin {
 #define PD_PLUGIN_CUDA_FILE   "libpados_cuda.so"
 #define PD_PLUGIN_CUDA_SYMBOL "pd_plugin_cuda"
 #define PD_PLUGIN_ABI                                                                                        \
-    ((((((((uint64_t)1 * 1021 + sizeof(pd_backend)) * 1021 + sizeof(pd_query)) * 1021 + sizeof(pd_shape)) *  \
+    ((((((((uint64_t)2 * 1021 + sizeof(pd_backend)) * 1021 + sizeof(pd_query)) * 1021 + sizeof(pd_shape)) *  \
             1021 +                                                                                           \
         sizeof(pd_lists)) *                                                                                  \
            1021 +                                                                                            \

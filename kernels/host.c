@@ -41,7 +41,6 @@ pd_status pd_host_index_open(const pd_backend *backend, pd_slab *slab, size_t by
     if (!index) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s: no memory to open it", name);
     index->base =
         (pd_index){.backend = backend, .shape = spec->shape, .layout = layout, .npages = spec->npages};
-    index->slab = slab;
     snprintf(index->name, sizeof index->name, "%s", name);
     status = pd_run_take(slab, &index->main, layout.page_bytes, spec->npages, err);
     if (status != PD_OK) goto err_after_alloc;
@@ -49,15 +48,15 @@ pd_status pd_host_index_open(const pd_backend *backend, pd_slab *slab, size_t by
     if (status != PD_OK) goto err_after_main;
     status = pd_blocks_open(&index->blocks, &spec->shape, spec->npages, err);
     if (status != PD_OK) goto err_after_refine;
-    pd_touch_start(&index->touch, slab, &index->main, &index->refine);
+    pd_touch_start(&index->touch, &index->main, &index->refine);
     empty_pages(index);
     *out = &index->base;
     return PD_OK;
 
 err_after_refine:
-    pd_run_give(slab, &index->refine);
+    pd_run_give(&index->refine);
 err_after_main:
-    pd_run_give(slab, &index->main);
+    pd_run_give(&index->main);
 err_after_alloc:
     free(index);
     return status;
@@ -84,8 +83,8 @@ void pd_host_index_close(pd_index *base)
 {
     pd_host_index *index = (pd_host_index *)base;
     pd_touch_end(&index->touch);
-    pd_run_give(index->slab, &index->refine);
-    pd_run_give(index->slab, &index->main);
+    pd_run_give(&index->refine);
+    pd_run_give(&index->main);
     free_lists(index);
     pd_blocks_close(&index->blocks);
     free(index);
@@ -103,7 +102,7 @@ pd_status pd_host_page_window(pd_index *base, pd_page_kind kind, uint32_t first,
         return pd_fail(err, PD_OUT_OF_RANGE, "%s: pages %u to %u are asked for, it has %u", index->name,
                        first, first + count, run->npages);
     uint32_t left = run->pages_per_chunk - first % run->pages_per_chunk;
-    *memory = pd_run_page(index->slab, run, first);
+    *memory = pd_run_page(run, first);
     *got = count < left ? count : left;
     index->window_open = 1;
     index->window_kind = kind;

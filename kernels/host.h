@@ -25,7 +25,6 @@ static inline uint32_t pd_dim16(uint32_t dim)
 
 typedef struct pd_host_index {
     pd_index base;
-    pd_slab *slab;
     pd_run main, refine;
     pd_touch touch;  /* of both, from open on */
     int window_open; /* over window_count pages of window_kind from window_first */
@@ -94,12 +93,12 @@ pd_status pd_host_ready(const pd_host_index *index, pd_error *err);
 
 static inline unsigned char *pd_host_page(const pd_host_index *index, uint32_t page)
 {
-    return pd_run_page(index->slab, &index->main, page);
+    return pd_run_page(&index->main, page);
 }
 /* NULL where the table has no refine rows. */
 static inline unsigned char *pd_host_refine(const pd_host_index *index, uint32_t page)
 {
-    return index->refine.nchunks ? pd_run_page(index->slab, &index->refine, page) : NULL;
+    return index->refine.nchunks ? pd_run_page(&index->refine, page) : NULL;
 }
 /* The lists as a search sees them: a look-up table is one list that holds every page. */
 static inline uint32_t pd_host_nlist(const pd_host_index *index)

@@ -28,8 +28,7 @@ const char *pd_size_text(uint64_t bytes, char *text)
     return text;
 }
 
-/* Bytes that the machine could still give, UINT64_MAX where it does not say. */
-static uint64_t memory_available(void)
+uint64_t pd_memory_available(void)
 {
     uint64_t found = UINT64_MAX;
     FILE *file = fopen("/proc/meminfo", "r");
@@ -45,7 +44,7 @@ static uint64_t memory_available(void)
 pd_status pd_slab_open(pd_slab *slab, uint64_t bytes, pd_error *err)
 {
     memset(slab, 0, sizeof *slab);
-    uint64_t available = memory_available();
+    uint64_t available = pd_memory_available();
     char want[PD_SIZE_TEXT], have[PD_SIZE_TEXT];
     if (bytes / PD_CHUNK_BYTES >= UINT32_MAX || bytes > available)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED, "a slab of %s is asked for, this machine has %s available",
@@ -92,6 +91,7 @@ uint32_t pd_run_chunks(size_t page_bytes, uint32_t npages)
 pd_status pd_run_take(pd_slab *slab, pd_run *run, size_t page_bytes, uint32_t npages, pd_error *err)
 {
     memset(run, 0, sizeof *run);
+    run->slab = slab;
     run->page_bytes = page_bytes;
     run->npages = npages;
     run->pages_per_chunk = page_bytes ? (uint32_t)(PD_CHUNK_BYTES / page_bytes) : 1;
@@ -106,10 +106,10 @@ pd_status pd_run_take(pd_slab *slab, pd_run *run, size_t page_bytes, uint32_t np
     return PD_OK;
 }
 
-void pd_run_give(pd_slab *slab, pd_run *run)
+void pd_run_give(pd_run *run)
 {
     for (uint32_t i = run->nchunks; i > 0; i--)
-        slab->stack[slab->free++] = run->chunks[i - 1];
+        run->slab->stack[run->slab->free++] = run->chunks[i - 1];
     free(run->chunks);
     memset(run, 0, sizeof *run);
 }
@@ -124,7 +124,7 @@ void pd_run_give(pd_slab *slab, pd_run *run)
 static int touch_chunk(const pd_touch *t, const pd_run *run, uint32_t i)
 {
     return !__atomic_load_n(&t->stop, __ATOMIC_RELAXED) &&
-           madvise(t->slab->base + (size_t)run->chunks[i] * PD_CHUNK_BYTES, PD_CHUNK_BYTES,
+           madvise(run->slab->base + (size_t)run->chunks[i] * PD_CHUNK_BYTES, PD_CHUNK_BYTES,
                    MADV_POPULATE_WRITE) == 0;
 }
 
@@ -139,9 +139,8 @@ static void *touch(void *context)
     return NULL;
 }
 
-void pd_touch_start(pd_touch *t, const pd_slab *slab, const pd_run *first, const pd_run *second)
+void pd_touch_start(pd_touch *t, const pd_run *first, const pd_run *second)
 {
-    t->slab = slab;
     t->first = first;
     t->second = second;
     t->running =
@@ -150,9 +149,9 @@ void pd_touch_start(pd_touch *t, const pd_slab *slab, const pd_run *first, const
 
 #else
 
-void pd_touch_start(pd_touch *t, const pd_slab *slab, const pd_run *first, const pd_run *second)
+void pd_touch_start(pd_touch *t, const pd_run *first, const pd_run *second)
 {
-    (void)t, (void)slab, (void)first, (void)second;
+    (void)t, (void)first, (void)second;
 }
 
 #endif

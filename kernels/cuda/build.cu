@@ -55,7 +55,7 @@ static __device__ void put_code(const fill_job &job, const float *row, const flo
 static __device__ void put_refine(const fill_job &job, const float *row, uint32_t slot)
 {
     const pd_cuda_view &view = job.view;
-    unsigned char *at = job.slab + (size_t)view.refine_at[slot / PD_PAGE_ROWS] * 64 +
+    unsigned char *at = (unsigned char *)pd_view_refine(view, slot / PD_PAGE_ROWS) +
                         (size_t)(slot % PD_PAGE_ROWS) * (view.layout.refine_bytes / PD_PAGE_ROWS);
     for (uint32_t d = pd_lane() & 15u; d < view.dim; d += 16) {
         if (view.refine == PD_REFINE_F32)

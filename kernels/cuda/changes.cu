@@ -35,7 +35,7 @@ static __device__ __forceinline__ unsigned char *page_of(const pd_change_job &jo
 }
 static __device__ __forceinline__ unsigned char *refine_of(const pd_change_job &job, uint32_t page)
 {
-    return job.slab + (size_t)job.view.refine_at[page] * 64;
+    return (unsigned char *)pd_view_refine(job.view, page);
 }
 
 /* A block a page. */

@@ -6,9 +6,11 @@
  * other. No stage waits for the device: what sizes its work is known on the host, or is read by the kernels themselves.
  *
  * Memory: the slab holds pages, as everywhere (slab.h does the bookkeeping; its base is a device address that the host never
- * touches). Lists and summaries lie beside it. A batch works in a lane's arena, which grows between searches.
+ * touches). Where the host lends memory for refine pages, a second slab holds those of tables with codes: pinned memory, at the same
+ * address for both sides, which kernels read over the bus and the host fills where it lies. Lists and summaries lie beside
+ * them. A batch works in a lane's arena, which grows between searches.
  *
- * Pages are addressed in units of 64 bytes from the slab's base (page_at), so that a kernel divides by nothing.
+ * Pages are addressed in units of 64 bytes from their slab's base (page_at, refine_at), so that a kernel divides by nothing.
  */
 #ifndef PD_CUDA_H
 #define PD_CUDA_H
@@ -83,10 +85,10 @@ typedef struct pd_cuda_device {
     size_t shared_most; /* bytes of shared memory a block may ask for */
     size_t l2;          /* bytes */
     char about[96];
-    int lost;              /* a CUDA error that does not go away; read and written with __atomic */
-    char why[160];         /* its name and where it showed */
-    pd_slab slab;          /* base is a device address */
-    unsigned char *memory; /* the slab's allocation */
+    int lost;      /* a CUDA error that does not go away; read and written with __atomic */
+    char why[160]; /* its name and where it showed */
+    pd_slab slab;  /* base is a device address */
+    pd_slab host;  /* of refine pages, in pinned memory; chunks 0: theirs is slab */
     pd_cuda_lane lanes[PD_CUDA_LANES];
     pd_cuda_lane gather; /* of gather, on the executor's thread */
     pd_cuda_lane side;   /* of exact searches and assign, on one other thread */
@@ -117,9 +119,9 @@ typedef struct pd_cuda_view {
     uint32_t listed;     /* 0: a look-up table, which has no lists and no centroids */
     uint32_t npages, nbytes, nfloats, nkeys, weights;
     pd_cuda_layout layout, coarse; /* coarse: of coarse_pages */
-    const unsigned char *slab;
-    const uint32_t *page_at;   /* [npages] units of 64 bytes */
-    const uint32_t *refine_at; /* [npages]; NULL: no refine rows */
+    const unsigned char *slab, *refine_slab;
+    const uint32_t *page_at;   /* [npages] units of 64 bytes from slab */
+    const uint32_t *refine_at; /* [npages] the same from refine_slab; NULL: no refine rows */
     const uint32_t *offsets;   /* [nlist + 1] into pages */
     const uint32_t *pages;     /* page numbers, list by list (a look-up table: 0 .. npages - 1) */
     const uint32_t *page_list; /* [npages], PD_NO_LIST (a look-up table: all 0) */
@@ -157,7 +159,7 @@ static __device__ __forceinline__ const unsigned char *pd_view_page(const pd_cud
 }
 static __device__ __forceinline__ const unsigned char *pd_view_refine(const pd_cuda_view &view, uint32_t page)
 {
-    return view.slab + (size_t)view.refine_at[page] * 64;
+    return view.refine_slab + (size_t)view.refine_at[page] * 64;
 }
 
 /* Two windows' worth of pinned memory: one is filled while the other travels. */

@@ -210,6 +210,25 @@ static pd_status look_at_device(pd_cuda_device *device, pd_error *err)
     return pd_cuda_check(device, cudaSetDevice(device->ordinal), "choosing the device", err);
 }
 
+/* What pages are addressed by reaches (cuda.h: page_at). */
+#define SLAB_MOST ((uint64_t)64 << 32)
+
+/* All chunks of a slab, free, before their memory is there. */
+static pd_status list_chunks(pd_slab *slab, uint64_t bytes, pd_error *err)
+{
+    char want[PD_SIZE_TEXT], most[PD_SIZE_TEXT];
+    if (bytes > SLAB_MOST)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "a slab of %s is asked for, %s can be addressed",
+                       pd_size_text(bytes, want), pd_size_text(SLAB_MOST, most));
+    uint32_t chunks = (uint32_t)(bytes / PD_CHUNK_BYTES);
+    slab->stack = (uint32_t *)malloc(chunks * sizeof *slab->stack);
+    if (!slab->stack) return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the slab's list of chunks");
+    slab->chunks = slab->free = chunks;
+    for (uint32_t i = 0; i < chunks; i++)
+        slab->stack[i] = chunks - 1 - i;
+    return PD_OK;
+}
+
 static pd_status take_slab(pd_cuda_device *device, uint64_t bytes, pd_error *err)
 {
     size_t free_bytes = 0, total = 0;
@@ -217,24 +236,42 @@ static pd_status take_slab(pd_cuda_device *device, uint64_t bytes, pd_error *err
     pd_status status =
         pd_cuda_check(device, cudaMemGetInfo(&free_bytes, &total), "asking for free memory", err);
     if (status != PD_OK) return status;
-    if (bytes / PD_CHUNK_BYTES >= UINT32_MAX || bytes > free_bytes)
+    if (bytes > free_bytes)
         return pd_fail(err, PD_RESOURCE_EXHAUSTED,
                        "a slab of %s is asked for, the device has %s of %s available",
                        pd_size_text(bytes, want), pd_size_text(free_bytes, have), pd_size_text(total, all));
-    uint32_t chunks = (uint32_t)(bytes / PD_CHUNK_BYTES);
-    if (chunks == 0) return PD_OK;
+    if (bytes < PD_CHUNK_BYTES) return PD_OK;
     void *memory = NULL;
-    device->slab.stack = (uint32_t *)malloc(chunks * sizeof *device->slab.stack);
-    if (!device->slab.stack)
-        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "no memory for the slab's list of chunks");
-    status =
-        pd_cuda_check(device, cudaMalloc(&memory, (size_t)chunks * PD_CHUNK_BYTES), "taking the slab", err);
+    status = list_chunks(&device->slab, bytes, err);
+    if (status == PD_OK)
+        status = pd_cuda_check(device, cudaMalloc(&memory, device->slab.chunks * PD_CHUNK_BYTES),
+                               "taking the slab", err);
+    device->slab.base = (unsigned char *)memory;
+    return status;
+}
+
+/* Pinned memory for refine pages. The system is asked first: it would rather kill a process than refuse to pin what it has not got. */
+static pd_status take_host_slab(pd_cuda_device *device, uint64_t bytes, pd_error *err)
+{
+    char want[PD_SIZE_TEXT], have[PD_SIZE_TEXT];
+    uint64_t available = pd_memory_available();
+    if (bytes > available)
+        return pd_fail(err, PD_RESOURCE_EXHAUSTED,
+                       "a slab of %s of host memory is asked for, this machine has %s available",
+                       pd_size_text(bytes, want), pd_size_text(available, have));
+    if (bytes < PD_CHUNK_BYTES) return PD_OK;
+    void *memory = NULL;
+    pd_status status = list_chunks(&device->host, bytes, err);
     if (status != PD_OK) return status;
-    device->memory = device->slab.base = (unsigned char *)memory;
-    device->slab.chunks = device->slab.free = chunks;
-    for (uint32_t i = 0; i < chunks; i++)
-        device->slab.stack[i] = chunks - 1 - i;
-    return PD_OK;
+    cudaError_t error = cudaHostAlloc(&memory, device->host.chunks * PD_CHUNK_BYTES,
+                                      cudaHostAllocPortable | cudaHostAllocMapped);
+    device->host.base = (unsigned char *)memory;
+    if (error != cudaErrorMemoryAllocation)
+        return pd_cuda_check(device, error, "pinning host memory for refine rows", err);
+    (void)cudaGetLastError(); /* it does not stay */
+    return pd_fail(err, PD_RESOURCE_EXHAUSTED,
+                   "pinning %s of host memory for refine rows: %s, this machine has %s available",
+                   pd_size_text(bytes, want), cudaGetErrorName(error), pd_size_text(available, have));
 }
 
 static pd_status choose_path(const char *isa, pd_cuda_path *path, pd_error *err)
@@ -262,8 +299,10 @@ void pd_cuda_close(pd_device *base)
     pd_cuda_pinned_free(&device->change_in);
     pd_cuda_pinned_free(&device->change_out);
     if (device->change_memory) cudaFree(device->change_memory);
-    if (device->memory) cudaFree(device->memory);
+    if (device->slab.base) cudaFree(device->slab.base);
+    if (device->host.base) cudaFreeHost(device->host.base);
     free(device->slab.stack);
+    free(device->host.stack);
     free(device);
 }
 
@@ -283,6 +322,7 @@ pd_status pd_cuda_open(const pd_device_options *options, pd_device **out, pd_err
     if (status == PD_OK) status = pd_cuda_lane_open(device, &device->side, err);
     if (status == PD_OK) status = try_kernel(device, err);
     if (status == PD_OK) status = take_slab(device, options->memory, err);
+    if (status == PD_OK) status = take_host_slab(device, options->host_memory, err);
     if (status == PD_OK && device->slab.chunks > 0) status = pd_cuda_changes_open(device, err);
     if (status != PD_OK) {
         pd_cuda_close(&device->base);
@@ -301,4 +341,6 @@ void pd_cuda_info(const pd_device *base, pd_device_info *info)
     snprintf(info->about, sizeof info->about, "%s", device->about);
     info->memory = (uint64_t)device->slab.chunks * PD_CHUNK_BYTES;
     info->used = (uint64_t)(device->slab.chunks - device->slab.free) * PD_CHUNK_BYTES;
+    info->host_memory = (uint64_t)device->host.chunks * PD_CHUNK_BYTES;
+    info->host_used = (uint64_t)(device->host.chunks - device->host.free) * PD_CHUNK_BYTES;
 }

@@ -146,8 +146,13 @@ pd_status pd_cuda_read_pages(pd_index *base, pd_page_kind kind, uint32_t first, 
             continue;
         }
         n = run_of(index, run, p, first + count);
-        cudaError_t error = cudaMemcpyAsync(device->change_in.data, pd_run_page(index->host.slab, run, p),
-                                            n * run->page_bytes, cudaMemcpyDeviceToHost, index->stream);
+        if (run->slab == &device->host) {
+            /* Whoever wrote them has waited for it. */
+            memcpy(to, pd_run_page(run, p), n * run->page_bytes);
+            continue;
+        }
+        cudaError_t error = cudaMemcpyAsync(device->change_in.data, pd_run_page(run, p), n * run->page_bytes,
+                                            cudaMemcpyDeviceToHost, index->stream);
         if (error == cudaSuccess) error = cudaStreamSynchronize(index->stream);
         status = pd_cuda_check(device, error, "reading pages", err);
         if (status == PD_OK) memcpy(to, device->change_in.data, n * run->page_bytes);

@@ -5,7 +5,8 @@
  * only; their summaries (blocks.h) are made from the window as it is committed.
  *
  * A window is pinned memory. There are two, so that one is filled while the other travels: loading goes at the speed of the
- * slower of disk and bus. Copies run on the index's own stream; a search waits for them by an event.
+ * slower of disk and bus. Copies run on the index's own stream; a search waits for them by an event. Refine pages that lie in the
+ * host's memory need neither: there a window is the pages themselves, as on a CPU.
  */
 #include "cuda.h"
 
@@ -95,22 +96,35 @@ __global__ static void empty_pages(pd_cuda_view view, unsigned char *slab, uint3
     term[at % PD_PAGE_ROWS] = -INFINITY;
 }
 
+static pd_status fits(const pd_slab *slab, const char *name, uint64_t chunks, const char *what, pd_error *err)
+{
+    char want[PD_SIZE_TEXT], have[PD_SIZE_TEXT], all[PD_SIZE_TEXT];
+    if (chunks <= slab->free) return PD_OK;
+    return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s needs %s of %s, %s of %s is free", name,
+                   pd_size_text(chunks * PD_CHUNK_BYTES, want), what,
+                   pd_size_text((uint64_t)slab->free * PD_CHUNK_BYTES, have),
+                   pd_size_text((uint64_t)slab->chunks * PD_CHUNK_BYTES, all));
+}
+
 static pd_status take_runs(pd_cuda_device *device, pd_cuda_index *index, const pd_index_spec *spec,
                            pd_error *err)
 {
     const pd_layout *layout = &index->host.base.layout;
-    pd_slab *slab = &device->slab;
-    uint64_t need = (uint64_t)pd_run_chunks(layout->page_bytes, spec->npages) +
-                    pd_run_chunks(layout->refine_bytes, spec->npages);
-    char want[PD_SIZE_TEXT], have[PD_SIZE_TEXT], all[PD_SIZE_TEXT];
-    if (need > slab->free)
-        return pd_fail(err, PD_RESOURCE_EXHAUSTED, "%s needs %s of device memory, %s of %s is free",
-                       index->host.name, pd_size_text(need * PD_CHUNK_BYTES, want),
-                       pd_size_text((uint64_t)slab->free * PD_CHUNK_BYTES, have),
-                       pd_size_text((uint64_t)slab->chunks * PD_CHUNK_BYTES, all));
-    pd_status status = pd_run_take(slab, &index->host.main, layout->page_bytes, spec->npages, err);
+    uint64_t need = pd_run_chunks(layout->page_bytes, spec->npages),
+             refine = pd_run_chunks(layout->refine_bytes, spec->npages);
+    int hosted = refine > 0 && device->host.chunks > 0 && spec->shape.code != PD_CODE_NONE;
+    pd_slab *of_refine = hosted ? &device->host : &device->slab;
+    pd_status status =
+        fits(&device->slab, index->host.name, hosted ? need : need + refine, "device memory", err);
+    if (status == PD_OK && hosted)
+        status = fits(of_refine, index->host.name, refine, "host memory for refine rows", err);
     if (status == PD_OK)
-        status = pd_run_take(slab, &index->host.refine, layout->refine_bytes, spec->npages, err);
+        status = pd_run_take(&device->slab, &index->host.main, layout->page_bytes, spec->npages, err);
+    if (status == PD_OK)
+        status = pd_run_take(of_refine, &index->host.refine, layout->refine_bytes, spec->npages, err);
+    index->host.base.hosted = hosted;
+    index->view.slab = device->slab.base;
+    index->view.refine_slab = of_refine->base;
     return status;
 }
 
@@ -156,7 +170,6 @@ static pd_status open_parts(pd_cuda_device *device, pd_cuda_index *index, const 
         status = pd_cuda_check(device, cudaEventCreateWithFlags(&index->written, cudaEventDisableTiming),
                                "making an event", err);
     if (status != PD_OK) return status;
-    index->view.slab = device->slab.base;
     index->view.npages = spec->npages;
     index->view.block_columns = index->host.blocks.columns;
     status = place_tables(index, err);
@@ -187,7 +200,6 @@ pd_status pd_cuda_index_open(pd_device *base, const pd_index_spec *spec, pd_inde
     index->host.base.shape = spec->shape;
     index->host.base.layout = layout;
     index->host.base.npages = spec->npages;
-    index->host.slab = &device->slab;
     snprintf(index->host.name, sizeof index->host.name, "%s", name);
     pd_cuda_view_of(&spec->shape, &layout, &index->view);
     status = open_parts(device, index, spec, err);
@@ -236,11 +248,11 @@ static pd_status fill_stage(pd_cuda_index *index, unsigned char *data, pd_error 
     for (uint32_t i = 0; i < host->window_count; i++)
         filled |= index->filled[refine][host->window_first + i];
     if (filled) {
-        pd_status status = pd_cuda_check(
-            device,
-            cudaMemcpyAsync(data, pd_run_page(host->slab, run, host->window_first),
-                            host->window_count * run->page_bytes, cudaMemcpyDeviceToHost, index->stream),
-            "copying pages out", err);
+        pd_status status = pd_cuda_check(device,
+                                         cudaMemcpyAsync(data, pd_run_page(run, host->window_first),
+                                                         host->window_count * run->page_bytes,
+                                                         cudaMemcpyDeviceToHost, index->stream),
+                                         "copying pages out", err);
         if (status != PD_OK) return status;
         return pd_cuda_check(device, cudaStreamSynchronize(index->stream), "copying pages out", err);
     }
@@ -252,15 +264,25 @@ static pd_status fill_stage(pd_cuda_index *index, unsigned char *data, pd_error 
     return PD_OK;
 }
 
+/* Is the open window the pages themselves? */
+static int is_pages(const pd_cuda_index *index)
+{
+    return index->host.window_kind == PD_PAGES_REFINE && index->host.base.hosted;
+}
+
 pd_status pd_cuda_window(pd_index *base, pd_page_kind kind, uint32_t first, uint32_t count, void **memory,
                          uint32_t *got, pd_error *err)
 {
     pd_cuda_index *index = (pd_cuda_index *)base;
     pd_status status = pd_cuda_enter(index->device, err);
     if (status != PD_OK) return status;
-    void *unused = NULL; /* where the pages lie on the device */
-    status = pd_host_page_window(base, kind, first, count, &unused, got, err);
+    void *pages = NULL;
+    status = pd_host_page_window(base, kind, first, count, &pages, got, err);
     if (status != PD_OK) return status;
+    if (is_pages(index)) {
+        *memory = pages;
+        return PD_OK;
+    }
     status = ready_stage(index, &index->stages[index->stage], err);
     if (status == PD_OK) status = fill_stage(index, index->stages[index->stage].data, err);
     if (status != PD_OK) {
@@ -312,14 +334,14 @@ pd_status pd_cuda_commit(pd_index *base, pd_error *err)
         return pd_fail(err, PD_FAILED_PRECONDITION, "%s: no window of pages is open", host->name);
     host->window_open = 0;
     pd_status status = pd_cuda_enter(device, err);
-    if (status != PD_OK) return status;
+    if (status != PD_OK || is_pages(index)) return status;
     const pd_run *run = host->window_kind == PD_PAGES_REFINE ? &host->refine : &host->main;
     pd_cuda_stage *stage = &index->stages[index->stage];
     size_t bytes = host->window_count * run->page_bytes;
     /* A window never crosses a chunk, so that its pages lie side by side on the device as well. */
     status = pd_cuda_check(device,
-                           cudaMemcpyAsync(pd_run_page(host->slab, run, host->window_first), stage->data,
-                                           bytes, cudaMemcpyHostToDevice, index->stream),
+                           cudaMemcpyAsync(pd_run_page(run, host->window_first), stage->data, bytes,
+                                           cudaMemcpyHostToDevice, index->stream),
                            "copying pages in", err);
     memset(index->filled[host->window_kind == PD_PAGES_REFINE] + host->window_first, 1, host->window_count);
     if (status == PD_OK && host->window_kind == PD_PAGES_MAIN) {

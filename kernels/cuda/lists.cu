@@ -62,7 +62,6 @@ static pd_host_index *fresh_lists(const pd_cuda_index *index, const pd_lists *li
         return NULL;
     }
     fresh->base = index->host.base;
-    fresh->slab = index->host.slab;
     fresh->blocks = index->host.blocks;
     fresh->blocks.lists = NULL;
     memcpy(fresh->name, index->host.name, sizeof fresh->name);

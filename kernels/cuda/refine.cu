@@ -4,15 +4,45 @@
 
 #define REFINE_THREADS 128u
 
+/* Bytes of a row that half a warp brings over the bus at once: a multiple of 16 values of any kind. */
+#ifndef PART_BYTES
+#define PART_BYTES 512u
+#endif
+
+/* pd_half_refined of a row in the host's memory, of a multiple of 16 bytes. What one instruction of a warp asks for side by side comes as
+ * one piece, which value by value would be 32 bytes of f16: too short for the bus. So a row is read by 16 bytes a lane, into room
+ * (of the half's own), and summed from there. */
+static __device__ float half_refined_far(const pd_cuda_view &view, const float *vector,
+                                         const unsigned char *row, uint32_t bytes, uint4 *room)
+{
+    uint32_t size = view.refine == PD_REFINE_F32 ? 4 : view.refine == PD_REFINE_F16 ? 2 : 1;
+    float lane = 0.0f;
+    for (uint32_t at = 0; at < bytes; at += PART_BYTES) {
+        uint32_t part = bytes - at < PART_BYTES ? bytes - at : PART_BYTES, first = at / size;
+        uint32_t values = part / size < view.dim - first ? part / size : view.dim - first;
+        for (uint32_t i = pd_lane() & 15u; i < part / 16; i += 16)
+            room[i] = ((const uint4 *)(row + at))[i];
+        __syncwarp();
+        lane = pd_lane_refined(lane, vector + first, (const unsigned char *)room, view.refine, values,
+                               view.metric == PD_L2);
+        __syncwarp();
+    }
+    float sum = pd_add_lanes(lane);
+    return view.metric == PD_L2 ? -sum : sum;
+}
+
 /* By half a warp: the final score of one candidate, in every lane of the half. */
 static __device__ float final_score(const pd_cuda_batch &batch, const pd_cuda_query &query,
                                     const float *vector, uint32_t slot)
 {
     const pd_cuda_view &view = batch.view;
     uint32_t page = slot / PD_PAGE_ROWS, row = slot % PD_PAGE_ROWS;
-    size_t bytes = view.layout.refine_bytes / PD_PAGE_ROWS;
-    float sim = pd_half_refined(vector, pd_view_refine(view, page) + row * bytes, view.refine, view.dim,
-                                view.metric == PD_L2);
+    uint32_t bytes = view.layout.refine_bytes / PD_PAGE_ROWS;
+    const unsigned char *at = pd_view_refine(view, page) + (size_t)row * bytes;
+    PD_SHARED uint4 rooms[REFINE_THREADS / 16][PART_BYTES / 16];
+    float sim = view.refine_slab != view.slab && bytes % 16 == 0
+                    ? half_refined_far(view, vector, at, bytes, rooms[threadIdx.x / 16])
+                    : pd_half_refined(vector, at, view.refine, view.dim, view.metric == PD_L2);
     return pd_row_weigh(batch, query, pd_view_page(view, page), row, query.a * sim + 0.0f);
 }
 

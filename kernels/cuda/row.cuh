@@ -211,17 +211,23 @@ static __device__ __forceinline__ float pd_refined_value(const unsigned char *ro
     }
 }
 
-/* The same with a row of dim values of any kind. */
-static __device__ __forceinline__ float pd_half_refined(const float *query, const unsigned char *row,
-                                                        pd_refine dtype, uint32_t dim, int l2)
+/* A lane's part of the same with n values of a row of any kind, added to what it has. */
+static __device__ __forceinline__ float
+pd_lane_refined(float lane, const float *query, const unsigned char *row, pd_refine dtype, uint32_t n, int l2)
 {
-    float lane = 0.0f;
-    for (uint32_t d = pd_lane() & 15u; d < dim; d += 16) {
+    for (uint32_t d = pd_lane() & 15u; d < n; d += 16) {
         float value = pd_refined_value(row, dtype, d);
         float gap = query[d] - value;
         lane = lane + (l2 ? gap * gap : query[d] * value);
     }
-    float sum = pd_add_lanes(lane);
+    return lane;
+}
+
+/* pd_half_similarity with a row of dim values of any kind. */
+static __device__ __forceinline__ float pd_half_refined(const float *query, const unsigned char *row,
+                                                        pd_refine dtype, uint32_t dim, int l2)
+{
+    float sum = pd_add_lanes(pd_lane_refined(0.0f, query, row, dtype, dim, l2));
     return l2 ? -sum : sum;
 }
 

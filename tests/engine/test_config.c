@@ -52,11 +52,12 @@ static void test_a_set_goes_over_the_file(void **state)
 {
     (void)state;
     const char *sets[] = {"slice_us=700", "data.url=\"tcp://127.0.0.1:9000\"", "memory_mib=2.5",
-                          "log_level=debug"};
-    pd_config *config = load(PADOS_CONFIGS "/padosd.conf", sets, 4);
+                          "log_level=debug", "refine_host_mib=3"};
+    pd_config *config = load(PADOS_CONFIGS "/padosd.conf", sets, 5);
     assert_int_equal(config->slice_us, 700);
     assert_string_equal(config->data.url, "tcp://127.0.0.1:9000");
     assert_true(config->memory == 2621440u);
+    assert_true(config->host_memory == 3u << 20);
     assert_int_equal(config->log_level, 3);
     pd_config_free(config);
 }
@@ -99,6 +100,7 @@ static void test_what_is_not_known_or_out_of_bounds_is_refused_by_name(void **st
     refused("data.uri=\"x\"", "uri");
     refused("max_queries=4097", "max_queries");
     refused("threads=-1", "threads");
+    refused("refine_host_mib=-1", "refine_host_mib");
     refused("slice_us=\"fast\"", "slice_us");
     refused("log_level=loud", "log_level");
     refused("changes.durability=often", "sync, interval or none");
@@ -182,12 +184,19 @@ static void test_what_was_bound_opened_or_reserved_cannot_change(void **state)
 {
     (void)state;
     pd_config *now = load(NULL, NULL, 0);
-    static const char *const fixed[] = {"data_folder=x",     "data.url=\"ipc:///tmp/x\"",
-                                        "admin.cert_file=x", "http.key_file=x",
-                                        "backend=cpu",       "isa=avx2",
-                                        "memory_mib=2",      "threads=3",
-                                        "builder_threads=3", "builder_priority=normal",
-                                        "writer_threads=2",  "changes.durability=none",
+    static const char *const fixed[] = {"data_folder=x",
+                                        "data.url=\"ipc:///tmp/x\"",
+                                        "admin.cert_file=x",
+                                        "http.key_file=x",
+                                        "backend=cpu",
+                                        "isa=avx2",
+                                        "memory_mib=2",
+                                        "refine_host_mib=2",
+                                        "threads=3",
+                                        "builder_threads=3",
+                                        "builder_priority=normal",
+                                        "writer_threads=2",
+                                        "changes.durability=none",
                                         "changes.max_mib=7"};
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
         pd_error err = {0};

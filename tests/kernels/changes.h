@@ -35,7 +35,8 @@ static inline int open_tested(void **state)
 {
     static tested_devices d;
     static const char *const cpu[] = {"portable", "avx2", "avx512", "amx", NULL};
-    static const char *const cuda[] = {"row", "tile", NULL};
+    static const char *const cuda[] = {"row", "tile", "row",
+                                       NULL}; /* the second "row": refine rows in the host's memory */
     pd_error err = {0};
     pd_device_options options = {.memory = CHANGES_SLAB, .threads = 2};
     memset(&d, 0, sizeof d);
@@ -51,8 +52,9 @@ static inline int open_tested(void **state)
     int on_cpu = strcmp(TESTED, "cpu") == 0;
     for (const char *const *isa = on_cpu ? cpu + 1 : cuda; *isa; isa++) {
         options.isa = *isa;
+        options.host_memory = !on_cpu && isa == cuda + 2 ? CHANGES_SLAB : 0;
         pd_status status = pd_device_open(TESTED, &options, &d.devices[d.n], &err);
-        if (status == PD_OK) d.names[d.n++] = *isa;
+        if (status == PD_OK) d.names[d.n++] = options.host_memory ? "row, refine rows in the host's" : *isa;
         /* Not an instruction set of this machine. */
         if (status != PD_OK && (!on_cpu || status != PD_INVALID_ARGUMENT)) {
             print_error("%s\n", err.message);

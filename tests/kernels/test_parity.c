@@ -20,12 +20,19 @@ typedef struct combination {
     uint32_t threads, batch;
 } combination;
 
+/* How a cuda device is opened. */
+typedef struct cuda_way {
+    const char *isa, *name;
+    uint64_t host; /* bytes of the host's memory for refine rows */
+} cuda_way;
+
 #ifdef PD_PARITY_CUDA
 /* The same list against the cuda backend, both ways of scanning; the cpu backend stands for itself. PD_PARITY_SIMT: its kernels run
  * on the CPU (tests/simt), where the widest rows would take too long. */
 static const char *const isas[] = {"portable"};
 static const combination combinations[] = {{1, NQUERIES}};
-static const char *const cuda_paths[] = {"row", "tile"};
+static const cuda_way cuda_ways[] = {
+    {"row", "row", 0}, {"tile", "tile", 0}, {"row", "row, refine rows in the host's memory", SLAB}};
 static const uint32_t cuda_batches[] = {NQUERIES, 13};
 #ifdef PD_PARITY_SIMT
 static const uint32_t dims[] = {3, 17, 100};
@@ -35,20 +42,20 @@ static const uint32_t dims[] = {1, 3, 17, 100, 784};
 #else
 static const char *const isas[] = {"portable", "avx2", "avx512", "amx"};
 static const combination combinations[] = {{1, NQUERIES}, {1, 1}, {2, 7}, {3, NQUERIES}, {3, 7}};
-static const char *const cuda_paths[] = {""};
+static const cuda_way cuda_ways[] = {{"", "", 0}};
 static const uint32_t cuda_batches[] = {NQUERIES};
 static const uint32_t dims[] = {1, 3, 17, 100, 784};
 #endif
 
 #define NISAS         (sizeof isas / sizeof *isas)
 #define NCOMBINATIONS (sizeof combinations / sizeof *combinations)
-#define NPATHS        (sizeof cuda_paths / sizeof *cuda_paths)
+#define NWAYS         (sizeof cuda_ways / sizeof *cuda_ways)
 #define NBATCHES      (sizeof cuda_batches / sizeof *cuda_batches)
 
 typedef struct devices {
     pd_device *reference;
     pd_device *cpu[NISAS][4]; /* by isa and threads; NULL: not on this machine */
-    pd_device *cuda[NPATHS];  /* NULL: not what this program tests */
+    pd_device *cuda[NWAYS];   /* NULL: not what this program tests */
 } devices;
 
 static int open_devices(void **state)
@@ -66,8 +73,9 @@ static int open_devices(void **state)
         }
     }
 #ifdef PD_PARITY_CUDA
-    for (size_t i = 0; i < NPATHS; i++) {
-        options = (pd_device_options){.memory = SLAB, .isa = cuda_paths[i]};
+    for (size_t i = 0; i < NWAYS; i++) {
+        options =
+            (pd_device_options){.memory = SLAB, .host_memory = cuda_ways[i].host, .isa = cuda_ways[i].isa};
         if (pd_device_open("cuda", &options, &d.cuda[i], &err) == PD_OK) continue;
         print_error("%s\n", err.message);
         return -1;
@@ -84,7 +92,7 @@ static int close_devices(void **state)
     for (size_t i = 0; i < NISAS; i++)
         for (uint32_t threads = 1; threads <= 3; threads++)
             pd_device_close(d->cpu[i][threads]);
-    for (size_t i = 0; i < NPATHS; i++)
+    for (size_t i = 0; i < NWAYS; i++)
         pd_device_close(d->cuda[i]);
     return 0;
 }
@@ -191,12 +199,14 @@ static void check_world(const devices *d, const world *w)
             same_bits(w, s, first, other, isas[i], combinations[c]);
         }
     }
-    for (size_t i = 0; i < NPATHS; i++) {
+    int hosts = w->shape.code != PD_CODE_NONE && w->shape.refine != PD_REFINE_NONE;
+    for (size_t i = 0; i < NWAYS; i++) {
+        if (cuda_ways[i].host && !hosts) continue; /* nothing of it would lie there */
         for (size_t c = 0; d->cuda[i] && c < NBATCHES; c++) {
             /* Small batches change how queries are cut and grouped, not what a kernel does with a row. */
             if (c > 0 && !is_covered(w->shape.dim + (uint32_t)i)) continue;
             ask(w, d->cuda[i], s->queries, cuda_batches[c], other);
-            same_bits(w, s, first, other, cuda_paths[i], (combination){1, cuda_batches[c]});
+            same_bits(w, s, first, other, cuda_ways[i].name, (combination){1, cuda_batches[c]});
         }
     }
     pd_query forced[NQUERIES];
@@ -430,11 +440,11 @@ static void check_tied(const devices *d, uint32_t ngroups)
                         fail_msg("%s: query %u probes other lists", name_of(w, isas[i]), q);
             }
         }
-        for (size_t i = 0; i < NPATHS && d->cuda[i]; i++) {
+        for (size_t i = 0; i < NWAYS && d->cuda[i]; i++) {
             ask(w, d->cuda[i], s->queries, NQUERIES, got);
             for (uint32_t q = 0; q < NQUERIES; q++)
                 if (memcmp(got->probes[q], truth->probes[q], s->queries[q].nprobe * sizeof(uint32_t)) != 0)
-                    fail_msg("%s: query %u probes other lists", name_of(w, cuda_paths[i]), q);
+                    fail_msg("%s: query %u probes other lists", name_of(w, cuda_ways[i].name), q);
         }
         for (uint32_t q = 0; q < NQUERIES; q++)
             moved += plain->probes[q][0] != truth->probes[q][0];

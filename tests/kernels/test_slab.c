@@ -13,13 +13,18 @@
 
 static const char *const backends[] = {"reference", TESTED};
 
-static pd_device *open_device(const char *backend, uint64_t memory)
+static pd_device *open_with(const char *backend, uint64_t memory, uint64_t host_memory)
 {
     pd_device *device = NULL;
     pd_error err;
-    pd_device_options options = {.memory = memory, .threads = 2};
+    pd_device_options options = {.memory = memory, .host_memory = host_memory, .threads = 2};
     if (pd_device_open(backend, &options, &device, &err) != PD_OK) fail_msg("%s", err.message);
     return device;
+}
+
+static pd_device *open_device(const char *backend, uint64_t memory)
+{
+    return open_with(backend, memory, 0);
 }
 
 static uint64_t used(const pd_device *device)
@@ -101,6 +106,91 @@ static void test_a_table_that_does_not_fit_is_refused_with_the_numbers(void **st
         world_free(w);
         pd_device_close(device);
     }
+}
+
+/* Opens an index and says where its pages lie. */
+static void takes(pd_device *device, const pd_index_spec *spec, uint64_t slab, uint64_t host)
+{
+    pd_index *index = NULL;
+    pd_device_info info;
+    assert_int_equal(pd_index_open(device, spec, &index, NULL), PD_OK);
+    pd_device_info_of(device, &info);
+    assert_int_equal(info.used, slab);
+    assert_int_equal(info.host_used, host);
+    assert_int_equal(index->hosted, host > 0);
+    pd_index_close(index);
+    pd_device_info_of(device, &info);
+    assert_int_equal(info.used, 0);
+    assert_int_equal(info.host_used, 0);
+}
+
+static void test_refine_rows_beside_codes_lie_in_the_hosts_memory_where_it_is_lent(void **state)
+{
+    (void)state;
+    int lent = strcmp(TESTED, "cuda") == 0;
+    pd_device *device = open_with(TESTED, 64 * MIB, 32 * MIB + 54321);
+    pd_device_info info;
+    pd_device_info_of(device, &info);
+    assert_int_equal(info.memory, 64 * MIB);
+    assert_int_equal(info.host_memory, lent ? 32 * MIB : 0);
+    for (int code = PD_CODE_NONE; code <= PD_CODE_I8; code++) {
+        world *w = world_make(PD_L2, (pd_code)code, PD_REFINE_F32, 100, WORLD_LISTS);
+        pd_index_spec spec = {.shape = w->shape, .npages = 500, .name = "a@1"};
+        uint64_t all = pd_index_bytes(&spec), refine = pd_index_refine_bytes(&spec);
+        assert_true(refine > 0 && refine < all);
+        uint64_t host = lent && code == PD_CODE_I8 ? refine : 0;
+        takes(device, &spec, all - host, host);
+        spec.shape.refine = code == PD_CODE_NONE ? PD_REFINE_F16 : PD_REFINE_NONE;
+        takes(device, &spec, pd_index_bytes(&spec), 0);
+        world_free(w);
+    }
+    pd_device_close(device);
+}
+
+static void test_a_table_that_does_not_fit_is_told_which_memory_it_wants(void **state)
+{
+    (void)state;
+    if (strcmp(TESTED, "cuda") != 0) skip(); /* there is one memory */
+    static const struct {
+        uint64_t slab, host;
+        const char *says;
+    } devices[] = {
+        {2, 16, "products@7 needs 4.0 MiB of device memory, 2.0 MiB of 2.0 MiB is free"},
+        {8, 4, "products@7 needs 10.0 MiB of host memory for refine rows, 4.0 MiB of 4.0 MiB is free"},
+        {4, 10, NULL}};
+    world *w = world_make(PD_L2, PD_CODE_I8, PD_REFINE_F32, 784, WORLD_LISTS);
+    pd_index_spec spec = {.shape = w->shape, .npages = 100, .name = "products@7"};
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+        pd_device *device = open_with(TESTED, devices[i].slab * MIB, devices[i].host * MIB);
+        pd_index *index = NULL;
+        pd_error err = {0};
+        pd_device_info info;
+        pd_status status = pd_index_open(device, &spec, &index, &err);
+        assert_int_equal(status, devices[i].says ? PD_RESOURCE_EXHAUSTED : PD_OK);
+        if (devices[i].says) assert_string_equal(err.message, devices[i].says);
+        pd_index_close(index);
+        pd_device_info_of(device, &info);
+        assert_int_equal(info.used + info.host_used, 0);
+        pd_device_close(device);
+    }
+    world_free(w);
+}
+
+static void test_host_memory_that_the_machine_has_not_got_is_refused(void **state)
+{
+    (void)state;
+    pd_device_options options = {.memory = 4 * MIB, .host_memory = (uint64_t)1 << 52};
+    pd_device *device = NULL;
+    pd_error err = {0};
+    pd_status status = pd_device_open(TESTED, &options, &device, &err);
+    if (strcmp(TESTED, "cuda") != 0) {
+        assert_int_equal(status, PD_OK); /* nobody looks at it */
+        pd_device_close(device);
+        return;
+    }
+    assert_int_equal(status, PD_RESOURCE_EXHAUSTED);
+    assert_non_null(strstr(err.message, "of host memory is asked for"));
+    assert_non_null(strstr(err.message, "available"));
 }
 
 static void test_a_slab_larger_than_the_machine_is_refused(void **state)
@@ -237,6 +327,9 @@ int main(void)
         cmocka_unit_test(test_an_index_takes_what_is_said_and_gives_it_back),
         cmocka_unit_test(test_freed_chunks_serve_any_index),
         cmocka_unit_test(test_a_table_that_does_not_fit_is_refused_with_the_numbers),
+        cmocka_unit_test(test_refine_rows_beside_codes_lie_in_the_hosts_memory_where_it_is_lent),
+        cmocka_unit_test(test_a_table_that_does_not_fit_is_told_which_memory_it_wants),
+        cmocka_unit_test(test_host_memory_that_the_machine_has_not_got_is_refused),
         cmocka_unit_test(test_a_slab_larger_than_the_machine_is_refused),
         cmocka_unit_test(test_without_a_slab_nothing_is_loaded),
         cmocka_unit_test(test_windows_come_one_at_a_time_and_within_the_pages),

@@ -379,10 +379,14 @@ cudaError_t cudaFree(void *data)
 }
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
+    return cudaHostAlloc(out, bytes, cudaHostAllocDefault);
+}
+cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned int)
+{
     CALL();
     void *data = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
     if (!data) return say(cudaErrorMemoryAllocation);
-    memset(data, 0xa5, bytes);
+    memset(data, 0xa5, std::min(bytes, RUBBISH));
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region((unsigned char *)data + bytes, (bytes + 63) / 64 * 64 + 64 - bytes);
 #endif

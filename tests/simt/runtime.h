@@ -49,6 +49,8 @@ typedef struct pd_simt_event *cudaEvent_t;
 #define cudaEventDefault       0u
 #define cudaEventDisableTiming 2u
 #define cudaHostAllocDefault   0u
+#define cudaHostAllocPortable  1u
+#define cudaHostAllocMapped    2u
 
 const char *cudaGetErrorName(cudaError_t error);
 const char *cudaGetErrorString(cudaError_t error);
@@ -73,6 +75,8 @@ template <typename T> static inline cudaError_t cudaMallocHost(T **out, size_t b
 {
     return cudaMallocHost((void **)out, bytes);
 }
+/* As with unified addressing, the address is good for kernels too. */
+cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned int flags);
 cudaError_t cudaFreeHost(void *data);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,

@@ -43,13 +43,15 @@ static pd_shape shape_of(pd_metric metric, pd_refine refine)
     return shape;
 }
 
-static int open_made(void **state)
+static int open_with(void **state, uint64_t host_memory)
 {
     static made m;
     pd_device_options options = {};
+    m = {};
     pd_error err;
     float noise[DIM];
     options.memory = (uint64_t)16 << 20;
+    options.host_memory = host_memory;
     must(pd_backend_cuda.open(&options, &m.device, &err), &err);
     must(law_source_open((pd_cuda_device *)m.device, 7, DIM, ROWS, &m.law, &err), &err);
     for (uint32_t i = 0; i < ROWS; i++)
@@ -72,6 +74,16 @@ static int open_made(void **state)
     }
     *state = &m;
     return 0;
+}
+
+static int open_made(void **state)
+{
+    return open_with(state, 0);
+}
+
+static int open_hosted(void **state)
+{
+    return open_with(state, (uint64_t)16 << 20);
 }
 
 static int close_made(void **state)
@@ -274,5 +286,8 @@ int main(void)
         cmocka_unit_test(test_rows_that_cannot_be_made_are_refused),
         cmocka_unit_test(test_the_exact_answers_are_those_of_the_cpu),
     };
-    return cmocka_run_group_tests(tests, open_made, close_made);
+    /* The same pages where refine rows lie in the host's memory. */
+    const struct CMUnitTest hosted[] = {cmocka_unit_test(test_pages_are_those_of_the_host)};
+    int failed = cmocka_run_group_tests(tests, open_made, close_made);
+    return failed + cmocka_run_group_tests(hosted, open_hosted, close_made);
 }

@@ -23,6 +23,7 @@ typedef struct life {
     pd_device *device;
     pd_index *index;
     answer_set *answers;
+    uint64_t host; /* bytes of the host's memory for refine rows */
     pd_error err;
 } life;
 
@@ -92,7 +93,7 @@ static pd_status assign(life *l)
 
 static pd_status live(life *l)
 {
-    pd_device_options options = {.memory = SLAB, .isa = "row"};
+    pd_device_options options = {.memory = SLAB, .host_memory = l->host, .isa = "row"};
     pd_status status = pd_device_open("cuda", &options, &l->device, &l->err);
     if (status == PD_OK) status = world_load(small, l->device, 1.0f, &l->index, &l->err);
     if (status == PD_OK) status = gather(l);
@@ -124,16 +125,16 @@ static int same_hits(const answer_set *a, const answer_set *b)
 }
 
 /* One life for every call, in which just that call fails. */
-static void fail_each(int error, int sticky, void (*after)(life *, pd_status))
+static void fail_each(int error, int sticky, uint64_t host, void (*after)(life *, pd_status))
 {
-    life l = {.answers = truth};
+    life l = {.answers = truth, .host = host};
     pd_simt_fail_at(0, 0, 0);
     assert_int_equal(live(&l), PD_OK);
     uint64_t calls = pd_simt_calls();
     end(&l);
     assert_true(calls > 50);
     for (uint64_t nth = 1; nth <= calls; nth++) {
-        l = (life){.answers = answers_make()};
+        l = (life){.answers = answers_make(), .host = host};
         pd_simt_fail_at(nth, error, sticky);
         pd_status status = live(&l);
         after(&l, status);
@@ -170,7 +171,38 @@ static void device_goes_on(life *l, pd_status status)
 static void test_memory_that_is_not_there_is_said_and_the_device_goes_on(void **state)
 {
     (void)state;
-    fail_each(PD_SIMT_NO_MEMORY, 0, device_goes_on);
+    fail_each(PD_SIMT_NO_MEMORY, 0, 0, device_goes_on);
+}
+
+/* The slab in the host's memory is the one allocation whose failure shows what the host has. */
+static void test_pinned_memory_that_is_not_there_is_said_with_what_the_host_has(void **state)
+{
+    (void)state;
+    uint32_t said = 0;
+    for (uint64_t nth = 1;; nth++) {
+        pd_device_options options = {.memory = SLAB, .host_memory = SLAB, .isa = "row"};
+        pd_device *device = NULL;
+        pd_error err = {0};
+        pd_simt_fail_at(nth, PD_SIMT_NO_MEMORY, 0);
+        pd_status status = pd_device_open("cuda", &options, &device, &err);
+        uint64_t calls = pd_simt_calls();
+        pd_simt_fail_at(0, 0, 0);
+        pd_device_close(device);
+        assert_int_equal(pd_simt_live(), 0);
+        pd_simt_recover();
+        if (calls < nth) break; /* all of its calls have failed once */
+        if (status == PD_OK || !strstr(err.message, "pinning 8.0 MiB of host memory")) continue;
+        assert_int_equal(status, PD_RESOURCE_EXHAUSTED);
+        assert_non_null(strstr(err.message, "cudaErrorMemoryAllocation, this machine has"));
+        said++;
+    }
+    assert_int_equal(said, 1);
+}
+
+static void test_a_device_that_holds_refine_rows_in_the_hosts_memory_goes_on_as_well(void **state)
+{
+    (void)state;
+    fail_each(PD_SIMT_NO_MEMORY, 0, SLAB, device_goes_on);
 }
 
 static void device_is_lost(life *l, pd_status status)
@@ -192,14 +224,14 @@ static void device_is_lost(life *l, pd_status status)
 static void test_a_device_that_is_lost_says_so_by_name_from_every_slot(void **state)
 {
     (void)state;
-    fail_each(PD_SIMT_ILLEGAL_ADDRESS, 1, device_is_lost);
+    fail_each(PD_SIMT_ILLEGAL_ADDRESS, 1, SLAB, device_is_lost);
 }
 
 /* The runtime's error went away, but what the device holds cannot be trusted any more. */
 static void test_an_error_that_shows_once_loses_the_device_as_well(void **state)
 {
     (void)state;
-    fail_each(PD_SIMT_ILLEGAL_ADDRESS, 0, device_is_lost);
+    fail_each(PD_SIMT_ILLEGAL_ADDRESS, 0, 0, device_is_lost);
 }
 
 static void test_without_a_device_the_cpu_serves_and_cuda_says_why(void **state)
@@ -269,6 +301,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_memory_that_is_not_there_is_said_and_the_device_goes_on),
+        cmocka_unit_test(test_a_device_that_holds_refine_rows_in_the_hosts_memory_goes_on_as_well),
+        cmocka_unit_test(test_pinned_memory_that_is_not_there_is_said_with_what_the_host_has),
         cmocka_unit_test(test_a_device_that_is_lost_says_so_by_name_from_every_slot),
         cmocka_unit_test(test_an_error_that_shows_once_loses_the_device_as_well),
         cmocka_unit_test(test_without_a_device_the_cpu_serves_and_cuda_says_why),
