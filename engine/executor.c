@@ -25,11 +25,11 @@
 #include "log.h"
 
 #define BACKGROUND_EVERY 20u
-#define BACKGROUND_PART  32u /* of a slice */
+#define BACKGROUND_PART  8u /* of a slice */
 #define USED_WEIGHT      4u
 #define MAX_TASKS        256u /* in one batch */
 #define COSTS            1024u
-#define CALLS_NS         200000u /* of others' work between two slices; the last piece of it ends when it ends */
+#define CALLS_NS         500000u /* of others' work between two slices; the last piece of it ends when it ends */
 #define FIRST_COST_NS    200000.0 /* of a query never measured: a first slice of 25 */
 
 typedef struct cost {

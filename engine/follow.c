@@ -9,7 +9,7 @@
 #include "log.h"
 #include "writer.h"
 
-#define APPLY_NS 200000u /* of one call of the executor: what searches wait */
+#define APPLY_NS 1000000u /* of one call of the executor: what searches wait */
 
 /* ---------------------------------------------------------------------------------------------- source rows --- */
 

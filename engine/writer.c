@@ -15,7 +15,7 @@
 
 #define GROUP_BATCHES 64u
 #define GROUP_ROWS    65536u
-#define APPLY_NS      200000u /* of one call of the executor: what searches wait */
+#define APPLY_NS      1000000u /* of one call of the executor: what searches wait */
 
 /* Somebody's work between two groups. */
 typedef struct errand {
