@@ -12,6 +12,7 @@ static const char help[] =
     "  pados-bench --base FILE --query FILE [OPTION]...\n"
     "  pados-bench --generate ROWSxDIM[:SEED] [OPTION]...\n"
     "  pados-bench --on-device --generate ROWSxDIM[:SEED] --nlist N [--fused FxV:SPREAD] [--refine R] "
+    "[--refine-in device|host] "
     "[--queries N] [--json FILE]\n"
     "                                    the same rows made, built and searched on a GPU, none of them on "
     "the host\n"

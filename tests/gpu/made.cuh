@@ -138,13 +138,15 @@ static inline void measure_copy(made *m)
     printf("a copy reads and writes %.0f GB/s\n", m->copy * 1e-9);
 }
 
-/* The device with a slab of so many bytes, the law and the queries. Without a device the program ends, with 77. */
-static inline void made_open(made *m, uint64_t slab)
+/* The device with slabs of so many bytes, its own and one in the host's memory (0: none), the law and the queries. Without a device the
+ * program ends, with 77. */
+static inline void made_open(made *m, uint64_t slab, uint64_t host_slab)
 {
     pd_device_options wanted = {};
     pd_device *device = NULL;
     pd_error err;
     wanted.memory = slab;
+    wanted.host_memory = host_slab;
     pd_status status = pd_cuda_open(&wanted, &device, &err);
     if (status == PD_UNAVAILABLE) {
         printf("skipped: %s\n", err.message);

@@ -172,7 +172,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: pados-gpu-peer --generate ROWSxDIM[:SEED] [--queries N] [--json FILE]\n");
         return 2;
     }
-    made_open(&c.m, 0);
+    made_open(&c.m, 0, 0);
     find_answers(&c.m);
     int right = contend(&c, 0);
     contend(&c, 1);

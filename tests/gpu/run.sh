@@ -136,13 +136,16 @@ peer() {
 # Counted for an H200, of these a scale of 1M takes 15 s, of 100M 30 s, of 300M 45 s, a peer of 1M 10 s and of 100M 25 s, most of it what each batch is
 # timed for: two minutes. They may take three times as long.
 made scale scale-1M 60 4000 --generate 1000000x96 --nlist 4096 --fused 4x32:0.3
+made scale scale-1M-host 60 4000 --generate 1000000x96 --nlist 4096 --fused 4x32:0.3 --refine-in host
 peer peer-1M 40 6000 --generate 1000000x96
 if [ -z "$quick" ]; then
     made scale scale-100M 240 48000 --generate 100000000x96 --nlist 65536 --fused 4x32:0.3 --queries 200
     peer peer-100M 90 48000 --generate 100000000x96
+    # 394 bytes a row on the card; or 256 of them in the host's memory, pinned; or none of these.
     refine=none
-    [ "$memory" -lt 132000 ] || refine=f16 # 394 bytes a row
-    made scale scale-300M 200 60000 --generate 300000000x128 --nlist 65536 --fused 4x32:0.3 --refine "$refine" --queries 50
+    [ "$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)" -lt 100000 ] || refine="f16 --refine-in host"
+    [ "$memory" -lt 132000 ] || refine=f16
+    made scale scale-300M 200 60000 --generate 300000000x128 --nlist 65536 --fused 4x32:0.3 --refine $refine --queries 50
 fi
 
 # beside SIZE: queries/s and recall of the two, a line each, out of what they have said.

@@ -1,6 +1,6 @@
 /* pados-gpu-scale: a table of any size made, built and searched on the device, with no file and no row of it on the host.
  *
- *     pados-gpu-scale --generate ROWSxDIM[:SEED] --nlist N [--fused FxV:SPREAD] [--refine none|f16|f32] [--queries N] [--json FILE]
+ *     pados-gpu-scale --generate ROWSxDIM[:SEED] --nlist N [--fused FxV:SPREAD] [--refine none|f16|f32] [--refine-in device|host] [--queries N] [--json FILE]
  *
  * Rows are those of pados-bench --generate (bench/law.h), which is this program with --on-device. K-means over the first of them, the lists of
  * all, and their pages are made on the device. Recall is measured against exact search there, over all rows. Beside every time stands its
@@ -20,6 +20,7 @@ typedef struct table {
     float spread;                    /* of weights */
     double recall;                   /* that nprobe reaches */
     pd_refine refine;
+    int hosted; /* refine rows lie in the host's memory */
     pd_index *index;
     float *centroids;          /* [nlist][dim] */
     uint32_t ngroups, *first;  /* [ngroups + 1] */
@@ -88,6 +89,11 @@ static void train(table *t)
     took("training", since, 0);
 }
 
+static const char *place_of(const table *t)
+{
+    return t->refine == PD_REFINE_NONE ? "none" : t->hosted ? "host" : "device";
+}
+
 static pd_shape shape_of(const table *t)
 {
     pd_shape shape = {};
@@ -152,9 +158,11 @@ static void build(table *t)
            bytes / (double)t->m.rows, t->npages, t->nlist, t->ngroups);
     if (t->m.json)
         fprintf(t->m.json,
-                "{\"table\": \"%llux%u\", \"nlist\": %u, \"build_s\": %.2f, \"bytes\": %.0f, \"copy_gbs\": "
+                "{\"table\": \"%llux%u\", \"refine_in\": \"%s\", \"nlist\": %u, \"build_s\": %.2f, "
+                "\"bytes\": %.0f, \"copy_gbs\": "
                 "%.1f}\n",
-                (unsigned long long)t->m.rows, t->m.dim, t->nlist, now() - began, bytes, t->m.copy * 1e-9);
+                (unsigned long long)t->m.rows, t->m.dim, place_of(t), t->nlist, now() - began, bytes,
+                t->m.copy * 1e-9);
 }
 
 /* ------------------------------------------------------------------------------------------------ searching --- */
@@ -229,11 +237,12 @@ static double time_batch(const table *t, uint32_t batch, uint32_t nprobe, const 
     fflush(stdout);
     if (t->m.json)
         fprintf(t->m.json,
-                "{\"table\": \"%llux%u\", \"what\": \"%s\", \"batch\": %u, \"nprobe\": %u, "
+                "{\"table\": \"%llux%u\", \"refine_in\": \"%s\", \"what\": \"%s\", \"batch\": %u, "
+                "\"nprobe\": %u, "
                 "\"similarity_recall\": %.4f, \"qps\": %.0f, \"p50_ms\": %.4f, \"scan_ms\": %.4f, "
                 "\"scan_floor_ms\": %.4f}\n",
-                (unsigned long long)t->m.rows, t->m.dim, what, batch, nprobe, t->recall, batch / times[n / 2],
-                1e3 * times[n / 2], 1e3 * scan[n / 2], 1e3 * floor);
+                (unsigned long long)t->m.rows, t->m.dim, place_of(t), what, batch, nprobe, t->recall,
+                batch / times[n / 2], 1e3 * times[n / 2], 1e3 * scan[n / 2], 1e3 * floor);
     double qps = batch / times[n / 2];
     free(queries);
     free(answers);
@@ -267,7 +276,7 @@ static void measure(const table *t, uint32_t nprobe)
 static int usage()
 {
     fprintf(stderr, "usage: pados-gpu-scale --generate ROWSxDIM[:SEED] --nlist N [--fused FxV:SPREAD] "
-                    "[--refine none|f16|f32] [--queries N] [--json FILE]\n");
+                    "[--refine none|f16|f32] [--refine-in device|host] [--queries N] [--json FILE]\n");
     return 2;
 }
 
@@ -292,6 +301,13 @@ static void refine_option(const char *value, table *t)
         refuse("--refine %s: is none, f16 or f32", value);
 }
 
+static void place_option(const char *value, table *t)
+{
+    if (strcmp(value, "device") != 0 && strcmp(value, "host") != 0)
+        refuse("--refine-in %s: is device or host", value);
+    t->hosted = !strcmp(value, "host");
+}
+
 static int parse(int argc, char **argv, table *t)
 {
     t->m.nanswers = 500 < POOL ? 500 : POOL;
@@ -305,6 +321,8 @@ static int parse(int argc, char **argv, table *t)
             fused_option(argv[i + 1], t);
         else if (!strcmp(argv[i], "--refine"))
             refine_option(argv[i + 1], t);
+        else if (!strcmp(argv[i], "--refine-in"))
+            place_option(argv[i + 1], t);
         else
             refuse("%s is no option here", argv[i]);
     }
@@ -314,18 +332,20 @@ static int parse(int argc, char **argv, table *t)
     return 1;
 }
 
-/* The slab: pages half empty at the end of each list. */
-static uint64_t slab_of(const table *t)
+/* Slabs for it: pages half empty at the end of each list. */
+static void open_device(table *t)
 {
     pd_index_spec spec = {shape_of(t), pd_pages_for(t->m.rows) + t->nlist, "made@1"};
-    return pd_index_bytes(&spec);
+    uint64_t host = t->hosted ? pd_index_refine_bytes(&spec) : 0;
+    made_open(&t->m, pd_index_bytes(&spec) - host, host);
+    if (host) printf("refine rows in the host's memory: %.1f GB\n", 1e-9 * (double)host);
 }
 
 int main(int argc, char **argv)
 {
     table t = {};
     if (!parse(argc, argv, &t)) return usage();
-    made_open(&t.m, slab_of(&t));
+    open_device(&t);
     build(&t);
     find_answers(&t.m);
     measure(&t, find_nprobe(&t));
