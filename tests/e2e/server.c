@@ -154,6 +154,19 @@ int server_refused(const char *const *args, char *log, size_t room)
     return status;
 }
 
+int server_says(const server *s, const char *words)
+{
+    char path[160], line[4096];
+    int lines = 0;
+    snprintf(path, sizeof path, "%s/log", s->folder);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        lines += strstr(line, words) != NULL;
+    fclose(file);
+    return lines;
+}
+
 /* A line of /proc/PID/status, in bytes. */
 static uint64_t status_of(const server *s, const char *name)
 {

@@ -26,6 +26,8 @@ void server_remove(server *s); /* the folder, after stop */
 pados_client *server_client(const server *s);
 /* Runs padosd to its end: for configurations that it must refuse. Returns the exit status; the log's text in log. */
 int server_refused(const char *const *args, char *log, size_t room);
+/* How many lines of its log hold these words. */
+int server_says(const server *s, const char *words);
 /* Resident bytes of the process. */
 uint64_t server_resident(const server *s);
 /* The same without what is mapped from files: of the log of changes as much is resident as the system's cache likes. */

@@ -187,19 +187,6 @@ static void test_a_profile_with_caps_is_measured_under_its_caps(void **state)
     measured(f, profiled);
 }
 
-static int log_says(const char *text)
-{
-    char path[160], line[4096];
-    int n = 0;
-    snprintf(path, sizeof path, "%s/log", host.folder);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    while (fgets(line, sizeof line, file))
-        n += strstr(line, text) != NULL;
-    fclose(file);
-    return n;
-}
-
 /* Another version, so that the window is new. */
 static void push_again(void)
 {
@@ -228,7 +215,7 @@ static void test_a_promise_that_holds_is_kept(void **state)
     assert_true(promised > 0.949 && promised < 0.951);
     assert_true(metric("pados_recall_recent", plain) >= 0.95);
     assert_true(metric("pados_recall_broken", plain) == 0);
-    assert_int_equal(log_says("below the promised"), 0);
+    assert_int_equal(server_says(&host, "below the promised"), 0);
 }
 
 static void test_a_promise_that_does_not_hold_is_said(void **state)
@@ -250,7 +237,7 @@ static void test_a_promise_that_does_not_hold_is_said(void **state)
     }
     assert_true(metric("pados_recall_recent", plain) < 0.9);
     assert_true(metric("pados_recall_broken", plain) == 1);
-    assert_int_equal(log_says("below the promised"), 1);
+    assert_int_equal(server_says(&host, "below the promised"), 1);
 }
 
 int main(void)

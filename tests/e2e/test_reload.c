@@ -57,19 +57,6 @@ static double metric(pados_client *admin, const char *name)
     return value;
 }
 
-static int log_says(const char *text)
-{
-    char path[160], line[4096];
-    int found = 0;
-    snprintf(path, sizeof path, "%s/log", host.folder);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    while (!found && fgets(line, sizeof line, file))
-        found = strstr(line, text) != NULL;
-    fclose(file);
-    return found;
-}
-
 /* Reloads and waits until the log has one more line that says how it went. token: of the admin listener, afterwards. */
 static void reload(const char *result, const char *before, const char *token)
 {
@@ -137,7 +124,7 @@ static void test_limits_change_while_it_serves(void **state)
     configure("max_queries = 10;\nqueue_queries = 10;\nmax_deadline_ms = 8000;\ndeadline_ms = 8000;\n"
               "slice_us = 1000;\nbatch_queries = 8;\npipe_requests = 3;\n");
     reload("done", "first-token", "first-token");
-    assert_true(log_says("the configuration is reloaded"));
+    assert_true(server_says(&host, "the configuration is reloaded"));
     /* This client's hello was of before: the server itself refuses. */
     assert_int_not_equal(search_many(client, 20, &error), 0);
     assert_non_null(strstr(error.message, "10"));
@@ -174,7 +161,7 @@ static void test_a_reload_is_refused_whole(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         configure(cases[i].text);
         reload("refused", "first-token", "first-token");
-        if (!log_says(cases[i].says)) fail_msg("the log does not say \"%s\"", cases[i].says);
+        if (!server_says(&host, cases[i].says)) fail_msg("the log does not say \"%s\"", cases[i].says);
         pados_client *client = open_with(NULL);
         must(search_many(client, 20, &error), error);
         pados_close(client);

@@ -463,19 +463,6 @@ static void wait_for_erasures(pados_client *client)
     fail_msg("the erasure stays pending");
 }
 
-static int log_says(const server *host, const char *words)
-{
-    char path[200], line[2000];
-    int found = 0;
-    snprintf(path, sizeof path, "%s/log", host->folder);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    while (!found && fgets(line, sizeof line, file))
-        found = strstr(line, words) != NULL;
-    fclose(file);
-    return found;
-}
-
 static void test_a_restore_over_a_data_folder_keeps_it_aside_and_erases_again(void **state)
 {
     (void)state;
@@ -537,10 +524,10 @@ static void test_a_restore_over_a_data_folder_keeps_it_aside_and_erases_again(vo
 
     /* One that is older than receipts get is restored with a warning. */
     static const char *const forgetful[] = {"receipt_days=0", NULL};
-    assert_false(log_says(&host, "rows that were erased soon after it may be back"));
+    assert_false(server_says(&host, "rows that were erased soon after it may be back"));
     snprintf(host.restore, sizeof host.restore, "%s", snapshot);
     server_start(&host, forgetful);
-    assert_true(log_says(&host, "rows that were erased soon after it may be back"));
+    assert_true(server_says(&host, "rows that were erased soon after it may be back"));
     assert_int_equal(server_stop(&host), 0);
     server_remove(&host);
     place_remove(place);

@@ -332,3 +332,13 @@ pd_status nearest(fixture *f, const char *name, const float *vector, uint64_t *i
     pd_catalog_release(served);
     return status;
 }
+
+void fixture_shop(fixture *f, uint32_t n, uint32_t dim)
+{
+    pd_error err;
+    float *rows = make_rows(3, n, dim);
+    push_plan plan = {.table = "t", .metric = "l2", .rows = rows, .n = n, .dim = dim};
+    fixture_make(f, 16);
+    must(push(f, &plan, 1, NULL, &err), err);
+    free(rows);
+}

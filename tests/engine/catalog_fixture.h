@@ -39,6 +39,9 @@ int fixture_exists(const fixture *f, const char *below);
 /* rows: [n][dim], uniform in [-1, 1], the same for the same seed; freed by the caller. */
 float *make_rows(uint64_t seed, uint32_t n, uint32_t dim);
 
+/* A catalog that serves a table "t" of such rows, l2. */
+void fixture_shop(fixture *f, uint32_t n, uint32_t dim);
+
 typedef struct push_plan {
     const char *table, *schema, *metric, *attributes, *key;
     const float *rows;

@@ -51,16 +51,6 @@ static void let_go(crowded *c)
     free(c->write.batch);
 }
 
-static void open_shop(fixture *f)
-{
-    pd_error err;
-    float *rows = make_rows(3, ROWS, DIM);
-    push_plan plan = {.table = "t", .metric = "l2", .rows = rows, .n = ROWS, .dim = DIM};
-    fixture_make(f, 16);
-    must(push(f, &plan, 1, NULL, &err), err);
-    free(rows);
-}
-
 /* The builder is kept from the rebuild, so that the table does not move. */
 static void test_a_resend_of_a_held_batch_is_never_told_that_nothing_was_done(void **state)
 {
@@ -68,7 +58,7 @@ static void test_a_resend_of_a_held_batch_is_never_told_that_nothing_was_done(vo
     fixture f;
     pd_held held = {0};
     crowded first, again, late, other, plain;
-    open_shop(&f);
+    fixture_shop(&f, ROWS, DIM);
     make(&f, &first, "t/k", A_MINUTE);
     make(&f, &again, "t/k", A_MINUTE);
     make(&f, &late, "t/k", 100);
@@ -112,7 +102,7 @@ static void test_nor_is_the_first_where_its_resend_waits_longer(void **state)
     fixture f;
     pd_held held = {0};
     crowded first, again;
-    open_shop(&f);
+    fixture_shop(&f, ROWS, DIM);
     make(&f, &first, "t/k", A_MINUTE);
     make(&f, &again, "t/k", A_MINUTE);
     pthread_mutex_lock(&f.catalog->files);

@@ -10,16 +10,6 @@
 
 enum { ROWS = 200, DIM = 8, MOST = 1024 };
 
-static void open_shop(fixture *f)
-{
-    pd_error err;
-    float *rows = make_rows(3, ROWS, DIM);
-    push_plan plan = {.table = "t", .metric = "l2", .rows = rows, .n = ROWS, .dim = DIM};
-    fixture_make(f, 16);
-    must(push(f, &plan, 1, NULL, &err), err);
-    free(rows);
-}
-
 /* Ids from first on; rows that are not there are erased like others. */
 static void erase(fixture *f, uint64_t first, uint32_t n)
 {
@@ -89,7 +79,7 @@ static void test_a_finished_receipt_is_not_among_those_that_jobs_read(void **sta
 {
     (void)state;
     fixture f;
-    open_shop(&f);
+    fixture_shop(&f, ROWS, DIM);
     erase(&f, 3, 2);
     assert_int_equal(documents(&f, PD_RECEIPTS), 0);
     assert_int_equal(documents(&f, PD_FINISHED), 2);
@@ -102,7 +92,7 @@ static void test_receipts_come_page_by_page_each_once(void **state)
     static uint64_t numbers[3 * MOST];
     fixture f;
     uint32_t pages = 0;
-    open_shop(&f);
+    fixture_shop(&f, ROWS, DIM);
     erase(&f, 0, MOST);
     erase(&f, 0, MOST);
     assert_int_equal(list(&f, numbers, 3 * MOST, &pages), 2 * MOST);
@@ -129,7 +119,7 @@ static void test_a_list_has_pending_and_finished_ones_in_the_order_of_their_numb
     (void)state;
     fixture f;
     pd_error err;
-    open_shop(&f);
+    fixture_shop(&f, ROWS, DIM);
     putting p = {.f = &f};
     for (uint32_t i = 0; i < 6; i++) {
         p.at[i] = (pd_receipt){.table = "u", .id = i, .asked = 1, .deadline = 1e9};
@@ -169,7 +159,7 @@ static void test_finished_receipts_go_after_their_time_and_numbers_never_come_ag
     fixture f;
     uint64_t numbers[8];
     uint32_t pages = 0;
-    open_shop(&f);
+    fixture_shop(&f, ROWS, DIM);
     erase(&f, 3, 4);
     fixture_close(&f);
     fixture_open(&f);
