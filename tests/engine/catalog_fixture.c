@@ -1,6 +1,7 @@
 /* See catalog_fixture.h. */
 #include "catalog_fixture.h"
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -341,4 +342,16 @@ void fixture_shop(fixture *f, uint32_t n, uint32_t dim)
     fixture_make(f, 16);
     must(push(f, &plan, 1, NULL, &err), err);
     free(rows);
+}
+
+void fixture_flip(const fixture *f, const char *below, off_t at)
+{
+    char path[512], byte;
+    fixture_path(f, path, "%s", below);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
 }

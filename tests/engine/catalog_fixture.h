@@ -35,6 +35,8 @@ void fixture_remove(fixture *f); /* everything, the folder too */
 void fixture_path(const fixture *f, char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 int fixture_exists(const fixture *f, const char *below);
+/* Turns a bit of the byte at a place of f->folder/below over. */
+void fixture_flip(const fixture *f, const char *below, off_t at);
 
 /* rows: [n][dim], uniform in [-1, 1], the same for the same seed; freed by the caller. */
 float *make_rows(uint64_t seed, uint32_t n, uint32_t dim);
